@@ -1,0 +1,45 @@
+"""Holdfast trains, attacks and audits image classifiers whose explanations hold fast."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast import (
+        adversarial,
+        attributions,
+        audit,
+        data,
+        manipulation,
+        metrics,
+        models,
+        objectives,
+        report,
+        training,
+    )
+    from holdfast.training import load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "adversarial",
+    "attributions",
+    "audit",
+    "data",
+    "load",
+    "manipulation",
+    "metrics",
+    "models",
+    "objectives",
+    "report",
+    "training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a room when it is first used, since some take seconds."""
+    if name == "load":
+        return import_module("holdfast.training").load
+    if name in __all__:
+        return import_module(f"holdfast.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,296 @@
+"""What every room agrees on: the shapes of methods, the checks of input, and its one error.
+
+A method is a frozen dataclass of its hyper-parameters, called with a model and a batch. The four
+protocols below say with what, and what comes back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+__all__ = [
+    "Attack",
+    "Attribution",
+    "Batch",
+    "HoldfastError",
+    "InputError",
+    "Manipulation",
+    "Objective",
+    "Outcome",
+    "Output",
+    "check_images",
+    "check_labels",
+    "check_positive",
+    "check_same_shape",
+    "chunks",
+    "default_chunk",
+    "generators",
+]
+
+Output = Literal["logit", "probability", "log_probability", "loss"]
+"""What of the classifier's answer an attribution differentiates."""
+
+
+class HoldfastError(Exception):
+    """The base of all errors that Holdfast raises on purpose."""
+
+
+class InputError(HoldfastError, ValueError):
+    """An argument is not what it must be.
+
+    Parameters
+    ----------
+    argument : str
+        The name of the argument at fault.
+    came : object
+        What was given.
+    expected : str
+        What would have been right.
+
+    Examples
+    --------
+    >>> raise InputError("eps", -1, "a number of at least 0")
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: eps: expected a number of at least 0, got -1
+    """
+
+    def __init__(self, argument: str, came: object, expected: str) -> None:
+        super().__init__(f"{argument}: expected {expected}, got {came}")
+        self.argument, self.came, self.expected = argument, came, expected
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
+        """Keep the three parts when the error crosses processes."""
+        return InputError, (self.argument, self.came, self.expected)
+
+
+class Batch(TypedDict):
+    """What an objective is given: images and labels, and what else the data set has."""
+
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+    boxes: NotRequired[Float[Tensor, "n 4"]]
+    masks: NotRequired[Float[Tensor, "n h w"]]
+    saliency: NotRequired[Float[Tensor, "n h w"]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a manipulation found, image by image.
+
+    Attributes
+    ----------
+    images : Tensor
+        The perturbed images, ``(N, C, H, W)`` in [0, 1]. Where no perturbation kept the label, the
+        original image.
+    similarity : Tensor
+        Kendall's τ between the map before and after, ``(N,)``; 1 where no perturbation kept the
+        label.
+    preserved : Tensor
+        Whether a perturbation that keeps the label was found, ``(N,)``, bool.
+    """
+
+    images: Float[Tensor, "n c h w"]
+    similarity: Float[Tensor, " n"]
+    preserved: Bool[Tensor, " n"]
+
+
+@runtime_checkable
+class Attribution(Protocol):
+    """Explains predictions: ``(model, images, targets) → maps``, shaped like the images."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        targets: Int[Tensor, " n"] | None = None,
+        *,
+        create_graph: bool = False,
+    ) -> Float[Tensor, "n c h w"]:
+        """Return the map of each image; ``targets=None`` is the predicted class."""
+        ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Changes predictions: ``(model, images, labels) → images`` in [0, 1]."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+    ) -> Float[Tensor, "n c h w"]:
+        """Return the attacked images."""
+        ...
+
+
+@runtime_checkable
+class Manipulation(Protocol):
+    """Changes explanations and keeps the label: ``(model, images, labels) → Outcome``."""
+
+    @property
+    def attribution(self) -> Attribution:
+        """The explanation under attack."""
+        ...
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+    ) -> Outcome:
+        """Return the perturbed images, and how alike their maps are to the original ones."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A training loss: ``(model, batch) → {"loss": scalar, …}``, the other terms for the log."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the scalar terms of the loss, and the loss itself by the key ``loss``."""
+        ...
+
+
+def check_images(images: Any, name: str = "images") -> None:
+    """Refuse what is no batch of images ``(N, C, H, W)`` in [0, 1].
+
+    Raises
+    ------
+    InputError
+        If ``images`` is no floating-point tensor of four dimensions, is empty, has NaN or infinite
+        values, or leaves [0, 1].
+
+    Examples
+    --------
+    >>> check_images(torch.full((1, 3, 8, 8), 200.0))
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: images: expected values in [0, 1], got values in [200, 200]
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(name, type(images).__name__, "a tensor (N, C, H, W)")
+    if images.ndim != 4 or images.numel() == 0:
+        raise InputError(name, f"shape {tuple(images.shape)}", "shape (N, C, H, W), none of them 0")
+    if not images.is_floating_point():
+        raise InputError(name, images.dtype, "floating-point values in [0, 1]")
+    low, high = torch.stack(torch.aminmax(images.detach())).tolist()
+    if not (low == low and high == high):
+        raise InputError(name, "NaN", "finite values in [0, 1]")
+    # Half a grey level of float16 is the slack that rounding may take.
+    if low < -1e-4 or high > 1 + 1e-4:
+        raise InputError(name, f"values in [{low:g}, {high:g}]", "values in [0, 1]")
+
+
+def check_labels(labels: Any, count: int, classes: int | None = None, name: str = "labels") -> None:
+    """Refuse labels that are not ``count`` integers in ``[0, classes)``.
+
+    Raises
+    ------
+    InputError
+        If ``labels`` is no integer tensor ``(count,)`` or leaves the range.
+
+    Examples
+    --------
+    >>> check_labels(torch.tensor([0, 10]), count=2, classes=10)
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: labels: expected classes from 0 to 9, got 10
+    """
+    if not isinstance(labels, Tensor):
+        raise InputError(name, type(labels).__name__, f"an integer tensor ({count},)")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(name, labels.dtype, "integers, one class an image")
+    if labels.shape != (count,):
+        raise InputError(name, f"shape {tuple(labels.shape)}", f"shape ({count},)")
+    if classes is None or count == 0:
+        return
+    low, high = torch.stack(torch.aminmax(labels.detach())).tolist()
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise InputError(name, wrong, f"classes from 0 to {classes - 1}")
+
+
+def check_same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
+    """Refuse two tensors of different shape; the error names both.
+
+    Examples
+    --------
+    >>> check_same_shape(torch.zeros(2, 3), torch.zeros(3, 2), ("a", "b"))
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: b: expected shape (2, 3), that of a, got (3, 2)
+    """
+    if first.shape != second.shape:
+        expected = f"shape {tuple(first.shape)}, that of {names[0]}"
+        raise InputError(names[1], tuple(second.shape), expected)
+
+
+def check_positive(owner: object, *fields: str, zero: bool = False) -> None:
+    """Refuse a hyper-parameter of ``owner`` that is not above 0 (with ``zero``, not at least 0).
+
+    Called from ``__post_init__``, so that a method that exists has sensible settings.
+    """
+    for field in fields:
+        value = getattr(owner, field)
+        if not (value > 0 or (zero and value == 0)):
+            expected = "a number of at least 0" if zero else "a number above 0"
+            raise InputError(f"{type(owner).__name__}.{field}", value, expected)
+
+
+def default_chunk(images: Tensor, copies: int = 1) -> int:
+    """How many images a method takes at a time when it is not told.
+
+    Sized so that 64 feature maps of every image and copy stay near one gigabyte of float32.
+
+    Parameters
+    ----------
+    images : Tensor
+        The images ``(N, C, H, W)``.
+    copies : int
+        How many inputs the model sees for each image (path points, noisy samples).
+    """
+    pixels = images.shape[-1] * images.shape[-2]
+    return max(1, min(256, 2**22 // pixels) // copies)
+
+
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Slices that cut ``count`` items into runs of at most ``size``.
+
+    Examples
+    --------
+    >>> [(s.start, s.stop) for s in chunks(5, 2)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def generators(images: Float[Tensor, "n c h w"], seed: int) -> list[torch.Generator]:
+    """One random generator an image, seeded by ``seed`` and the image's content.
+
+    What is drawn for an image is so the same in any batch, in any order and on any device; the
+    global generators are not touched. The generators live on the CPU.
+
+    Examples
+    --------
+    >>> image = torch.rand(1, 1, 4, 4)
+    >>> alone, = generators(image, seed=0)
+    >>> _, last = generators(torch.cat([torch.rand(1, 1, 4, 4), image]), seed=0)
+    >>> bool(torch.rand((), generator=alone) == torch.rand((), generator=last))
+    True
+    """
+    salt = seed.to_bytes(8, "little", signed=True)
+    made = []
+    for image in images.detach().to("cpu", torch.float32).numpy():
+        digest = hashlib.blake2b(image.tobytes(), key=salt, digest_size=8).digest()
+        made.append(torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1))
+    return made
