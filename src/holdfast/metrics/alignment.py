@@ -1,0 +1,99 @@
+"""Where a map points: along the image, and at which place in it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from holdfast.contracts import InputError, check_same_shape
+from holdfast.metrics.scores import check_finite
+
+__all__ = ["input_alignment", "mass_centre"]
+
+
+def input_alignment(
+    images: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]
+) -> Float[Tensor, " n"]:
+    """Return the length of the image along its gradient: |⟨x, ∇Ψ⟩| / ‖∇Ψ‖₂.
+
+    For a classifier that is linear around the image this is the distance to the boundary (Etmann
+    et al., *On the Connection Between Adversarial Robustness and Saliency Map Interpretability*,
+    2019); the more robust the model, the larger it is.
+
+    Parameters
+    ----------
+    images : Tensor
+        The images x ``(N, C, H, W)``, as the gradient was taken: pixels, or normalized input.
+    gradients : Tensor
+        ∇Ψ at them, of the same shape.
+
+    Returns
+    -------
+    Tensor
+        ``(N,)``, at least 0, in the units of the images; 0 where the gradient is zero.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or are not ``(N, C, H, W)``, or values are NaN or infinite.
+
+    Examples
+    --------
+    >>> images = torch.tensor([[[[0.6, 0.8]]]])
+    >>> input_alignment(images, gradients=torch.tensor([[[[0.0, -5.0]]]]))
+    tensor([0.8000])
+    """
+    if images.ndim != 4 or images[:1].numel() == 0:
+        raise InputError("images", f"shape {tuple(images.shape)}", "shape (N, C, H, W)")
+    check_same_shape(images, gradients, ("images", "gradients"))
+    check_finite(images, "images")
+    check_finite(gradients, "gradients")
+    x, g = images.flatten(1), gradients.flatten(1)
+    # Scaled first: the squares of a saturated network's gradient would underflow to nothing.
+    largest = g.detach().abs().amax(1, keepdim=True)
+    g = g / torch.where(largest > 0, largest, 1)
+    length = torch.where(largest > 0, g, 1).norm(dim=1)
+    return (x * g).sum(1).abs() / length
+
+
+def mass_centre(scores: Float[Tensor, "n p"], shape: tuple[int, int]) -> Float[Tensor, "n 2"]:
+    """Return the centre of mass of pixel scores.
+
+    Parameters
+    ----------
+    scores : Tensor
+        Pixel scores ``(N, H·W)``, none of them negative.
+    shape : tuple of int
+        Height and width (H, W) of the map.
+
+    Returns
+    -------
+    Tensor
+        ``(N, 2)``, row and column (y, x) in pixels, the first pixel's being (0, 0). A map without
+        any mass has its centre in the middle of the image, ((H − 1)/2, (W − 1)/2). Differentiable.
+
+    Raises
+    ------
+    InputError
+        If the scores are no matrix of H·W columns, are NaN, infinite or negative.
+
+    Examples
+    --------
+    >>> mass_centre(torch.tensor([[0.0, 1.0, 0.0, 3.0]]), shape=(2, 2))
+    tensor([[0.7500, 1.0000]])
+    """
+    height, width = shape
+    if scores.ndim != 2 or height < 1 or width < 1 or scores.shape[1] != height * width:
+        expected = f"shape (N, {height * width}), as shape is {(height, width)}"
+        raise InputError("scores", f"shape {tuple(scores.shape)}", expected)
+    check_finite(scores, "scores")
+    if (scores < 0).any():
+        raise InputError("scores", f"{float(scores.min()):g}", "values of at least 0")
+    # Scaled first, so that neither tiny nor huge scores leave the range in the sum.
+    largest = scores.detach().amax(1, keepdim=True)
+    mass = torch.where(largest > 0, scores / torch.where(largest > 0, largest, 1), 1)
+    share = (mass / mass.sum(1, keepdim=True)).view(-1, height, width)
+    rows = torch.arange(height, dtype=scores.dtype, device=scores.device)
+    columns = torch.arange(width, dtype=scores.dtype, device=scores.device)
+    return torch.stack([(share.sum(2) * rows).sum(1), (share.sum(1) * columns).sum(1)], dim=1)
