@@ -1,0 +1,137 @@
+"""A data set as the rest of Holdfast sees it: images in [0, 1], labels, perhaps boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from holdfast.contracts import Batch, InputError, check_labels
+from holdfast.data.images import DecodedImages, EncodedImages
+
+__all__ = ["ImageDataset"]
+
+
+class ImageDataset(Dataset[dict[str, Tensor]]):
+    """Labelled images, one at a time for a data loader or many at a time as a batch.
+
+    A plain `torch.utils.data.DataLoader` makes batches of it that every objective takes; it draws
+    them whole, which is fast. `ImageData.load` makes a data set of a folder, a file or a name.
+
+    Parameters
+    ----------
+    name : str
+        What the data set is called, for reports.
+    classes : tuple of str
+        The name of each class.
+    images : DecodedImages or EncodedImages
+        The N images.
+    labels : Tensor
+        The class of each image ``(N,)``.
+    boxes : Tensor, optional
+        A box around the object of each image ``(N, 4)``: x0, y0, x1, y1 in pixels of the original.
+        Where images are resized, boxes are scaled along.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Channels, height and width of every image.
+
+    Raises
+    ------
+    InputError
+        If labels or boxes do not fit the classes or each other.
+
+    Examples
+    --------
+    >>> pixels = torch.full((2, 1, 4, 4), 255, dtype=torch.uint8)
+    >>> images = DecodedImages(pixels, sizes=torch.full((2, 2), 4))
+    >>> data = ImageDataset("white", ("paper", "snow"), images, labels=torch.tensor([0, 1]))
+    >>> data[1]["images"].mean(), data[1]["labels"]
+    (tensor(1.), tensor(1))
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: tuple[str, ...],
+        images: DecodedImages | EncodedImages,
+        labels: Int[Tensor, " n"],
+        boxes: Float[Tensor, "n 4"] | None = None,
+    ) -> None:
+        check_labels(labels, len(images), len(classes))
+        if boxes is not None and boxes.shape != (len(labels), 4):
+            raise InputError("boxes", f"shape {tuple(boxes.shape)}", f"shape ({len(labels)}, 4)")
+        self.name, self.classes, self.shape = name, classes, images.shape
+        self.labels = labels.long()
+        self._images, self._boxes = images, boxes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.shape))
+        return f"ImageDataset({self.name}: {len(self)} images {shape}, {len(self.classes)} classes)"
+
+    def batch(self, indices: Sequence[int] | Int[Tensor, " n"]) -> Batch:
+        """Return these images, from 0 on, with what belongs to them.
+
+        Parameters
+        ----------
+        indices : sequence of int or Tensor
+            Which images, in which order; a ``range`` will do.
+
+        Returns
+        -------
+        Batch
+            ``images (N, C, H, W)`` float32 in [0, 1], ``labels (N,)`` int64, and if the data has
+            them ``boxes (N, 4)`` float32 in pixels of these images.
+
+        Raises
+        ------
+        InputError
+            If the indices are no row of whole numbers, or one is below 0 or not below the number of
+            images.
+
+        Examples
+        --------
+        >>> from holdfast.data import ImageData
+        >>> batch = ImageData("digits").load("test").batch(range(32))
+        >>> batch["images"].shape, batch["labels"].shape
+        (torch.Size([32, 1, 16, 16]), torch.Size([32]))
+        """
+        chosen = torch.as_tensor(indices).cpu()
+        mask = chosen.dtype == torch.bool
+        if chosen.ndim != 1 or (len(chosen) and (mask or chosen.is_floating_point())):
+            came = f"{chosen.dtype} of shape {tuple(chosen.shape)}"
+            raise InputError("indices", came, "whole numbers, one an image")
+        chosen = chosen.long()
+        wrong = chosen[(chosen < 0) | (chosen >= len(self))]
+        if len(wrong):
+            raise InputError("indices", int(wrong[0]), f"images from 0 to {len(self) - 1}")
+        pixels, sizes = self._images.read(chosen.tolist())
+        batch = Batch(images=pixels.float().div_(255), labels=self.labels[chosen])
+        if self._boxes is not None:
+            _, height, width = self.shape
+            scale = torch.tensor([height, width]) / sizes
+            batch["boxes"] = self._boxes[chosen] * scale[:, [1, 0, 1, 0]]
+        return batch
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            # Not an InputError: a loop over the data ends by this one.
+            raise IndexError(f"index {index} of a data set of {len(self)} images")
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Tensor]]:
+        """Return several samples; data loaders ask for a whole batch by it."""
+        batch = self.batch(indices)
+        columns = {name: values.unbind() for name, values in batch.items()}  # type: ignore[attr-defined]
+        return [
+            dict(zip(columns, sample, strict=True))
+            for sample in zip(*columns.values(), strict=True)
+        ]

@@ -1,0 +1,215 @@
+"""Pictures as 8-bit pixels: in memory if they fit, else decoded whenever they are asked for.
+
+Both kinds offer the same ``read(indices)``, and give the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from holdfast.contracts import HoldfastError, InputError, chunks
+
+__all__ = ["DecodedImages", "EncodedImages"]
+
+_GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
+_LARGE = 96 * 96
+"""From so many pixels on, decoding one image outweighs what threads cost."""
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages:
+    """Images that stand in memory, decoded.
+
+    Parameters
+    ----------
+    pixels : Tensor
+        All images, 8 bits a channel, ``(N, C, H, W)``.
+    sizes : Tensor
+        Height and width that each had before it was resized ``(N, 2)``.
+
+    Examples
+    --------
+    >>> pixels = torch.arange(2).view(2, 1, 1, 1).to(torch.uint8)
+    >>> DecodedImages(pixels, sizes=torch.ones(2, 2, dtype=torch.long)).read([1])[0]
+    tensor([[[[1]]]], dtype=torch.uint8)
+    """
+
+    pixels: UInt8[Tensor, "n c h w"]
+    sizes: Int[Tensor, "n 2"]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    def read(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, "n 2"]]:
+        """Return the pixels of these images and the sizes they had before they were resized."""
+        chosen = torch.as_tensor(indices, dtype=torch.long)
+        return self.pixels[chosen], self.sizes[chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Images that are decoded when they are read; `EncodedImages.of` makes one.
+
+    Parameters
+    ----------
+    table : datasets.Dataset
+        What holds the encoded images.
+    column : str
+        Which of its columns, cast to ``datasets.Image(decode=False)``.
+    rows : list of int
+        The rows of the table that count, in the order in which they are numbered here.
+    shape : tuple of int
+        Channels (1 or 3), height and width of every image read.
+    resize : bool
+        Resize images of another size, rather than refuse them.
+    to_grey : bool
+        Where ``shape`` has one channel, turn colour to grey, rather than refuse it.
+
+    Examples
+    --------
+    >>> from holdfast.data.digits import digits
+    >>> table = digits()["test"].cast_column("image", datasets.Image(decode=False))
+    >>> images = EncodedImages.of(table, "image", rows=[0, 1, 2], size=16)
+    >>> len(images), images.shape
+    (3, (1, 16, 16))
+    """
+
+    table: Any
+    column: str
+    rows: list[int]
+    shape: tuple[int, int, int]
+    resize: bool
+    to_grey: bool
+
+    @classmethod
+    def of(
+        cls,
+        table: datasets.Dataset,
+        column: str,
+        rows: list[int],
+        size: int | None = None,
+        channels: int | None = None,
+    ) -> EncodedImages:
+        """Take the shape from the first image, as far as ``size`` and ``channels`` do not say.
+
+        Raises
+        ------
+        HoldfastError
+            If the first image cannot be read.
+        """
+        first = _open(table[rows[0]][column], rows[0])
+        shape = (
+            channels or (1 if first.mode in _GREY else 3),
+            size or first.height,
+            size or first.width,
+        )
+        return cls(table, column, rows, shape, size is not None, channels is not None)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, "n 2"]]:
+        """Return the pixels of these images and the sizes they had before they were resized.
+
+        Raises
+        ------
+        HoldfastError
+            If an image cannot be read; names its row, and its file if it has one.
+        InputError
+            If an image has another size than the first, or is in colour where the first is grey,
+            and nobody said what to do.
+        """
+        rows = [self.rows[index] for index in indices]
+        pixels = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        sizes = np.empty((len(rows), 2), dtype=np.int64)
+        for place, (image, size) in enumerate(self._decode(rows)):
+            pixels[place], sizes[place] = image, size
+        return torch.from_numpy(pixels), torch.from_numpy(sizes)
+
+    def decode_all(self) -> DecodedImages:
+        """Read every image, once."""
+        pixels = torch.empty(len(self.rows), *self.shape, dtype=torch.uint8)
+        sizes = torch.empty(len(self.rows), 2, dtype=torch.long)
+        for part in chunks(len(self.rows), 256):
+            pixels[part], sizes[part] = self.read(range(part.start, part.stop))
+        return DecodedImages(pixels, sizes)
+
+    def _decode(self, rows: list[int]) -> Iterable[tuple[np.ndarray, tuple[int, int]]]:
+        encoded = self.table[rows][self.column] if rows else []
+        threads = torch.get_num_threads()
+        if threads == 1 or len(rows) == 1 or self.shape[1] * self.shape[2] < _LARGE:
+            return map(self._pixels, encoded, rows)
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self._pixels, encoded, rows))
+
+    def _pixels(
+        self, encoded: dict[str, Any] | None, row: int
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        image = _open(encoded, row)
+        channels, height, width = self.shape
+        size = (image.height, image.width)
+        if channels == 1 and image.mode not in _GREY and not self.to_grey:
+            raise InputError(
+                "ImageData.channels",
+                f"None, and {_place(encoded, row)} in colour after a grey first image",
+                "1 or 3 where grey and colour are mixed",
+            )
+        if size != (height, width) and not self.resize:
+            raise InputError(
+                "ImageData.size",
+                f"None, and {_place(encoded, row)} of {size} after one of {(height, width)} pixels",
+                "a size to bring all images to",
+            )
+        mode = "L" if channels == 1 else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
+        if size != (height, width):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)  # antialiases
+        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1), size
+
+
+def _open(encoded: dict[str, Any] | None, row: int) -> Image.Image:
+    if not encoded or (encoded["bytes"] is None and not encoded["path"]):
+        raise HoldfastError(f"row {row} of the images is empty")
+    content = encoded["bytes"]
+    try:
+        image: Image.Image
+        image = Image.open(encoded["path"] if content is None else BytesIO(content))
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        return _eight_bits(image)
+    except Exception as error:  # a broken file makes Pillow fail in any way at all
+        raise HoldfastError(f"{_place(encoded, row)} cannot be read: {error}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16 bits a pixel to 8, which Pillow would cut off at white instead."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose white nobody knows")
+    if not image.mode.startswith("I"):
+        return image
+    scaled = np.asarray(image).astype(np.float64).clip(0, 65535) / 257
+    return Image.fromarray(scaled.round().astype(np.uint8))
+
+
+def _place(encoded: dict[str, Any] | None, row: int) -> str:
+    path = encoded and encoded["path"]
+    return f"image {row} ({path})" if path else f"image {row}"

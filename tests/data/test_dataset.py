@@ -1,0 +1,113 @@
+import pickle
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from holdfast.contracts import InputError, check_images
+from holdfast.data import ImageDataset
+from holdfast.data.images import DecodedImages
+
+CLASSES = ("paper", "snow", "milk")
+
+
+def make(count: int = 10, boxes: bool = False, original: tuple[int, int] = (4, 5)) -> ImageDataset:
+    pixels = torch.randint(256, (count, 3, 4, 5), dtype=torch.uint8)
+    sizes = torch.tensor([original] * count)
+    corners = torch.rand(count, 4) if boxes else None
+    labels = torch.arange(count) % 3
+    return ImageDataset("white", CLASSES, DecodedImages(pixels, sizes), labels, corners)
+
+
+def test_a_sample_is_an_image_in_zero_to_one_and_its_label() -> None:
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
+    images = DecodedImages(pixels, torch.ones(3, 2, dtype=torch.long))
+    data = ImageDataset("white", CLASSES, images, torch.tensor([2, 0, 1]))
+
+    assert [sample["images"].item() for sample in data] == pytest.approx([0.0, 0.2, 1.0])
+    assert [sample["labels"].item() for sample in data] == [2, 0, 1]
+    assert data[0]["images"].dtype == torch.float32
+    assert data[0]["labels"].dtype == torch.int64
+    assert data[0].keys() == {"images", "labels"}
+
+
+def test_attributes_say_what_is_in_it() -> None:
+    data = make()
+    assert (len(data), data.name, data.classes, data.shape) == (10, "white", CLASSES, (3, 4, 5))
+    assert repr(data) == "ImageDataset(white: 10 images 3×4×5, 3 classes)"
+
+
+def test_a_batch_is_its_samples_stacked() -> None:
+    data = make(boxes=True)
+    for indices in ([7, 0, 0], torch.tensor([7, 0, 0])):
+        batch = data.batch(indices)
+        for name in ("images", "labels", "boxes"):
+            assert torch.equal(batch[name], torch.stack([data[i][name] for i in (7, 0, 0)]))
+    assert torch.equal(data.batch(range(2, 5))["labels"], torch.tensor([2, 0, 1]))
+    assert torch.equal(data[-1]["images"], data[9]["images"])
+    assert data.batch([])["images"].shape == (0, 3, 4, 5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("boxes", [False, True])
+def test_a_plain_data_loader_makes_batches(workers: int, boxes: bool) -> None:
+    data = make(boxes=boxes)
+
+    batches = list(DataLoader(data, batch_size=4, num_workers=workers))
+
+    assert [len(batch["labels"]) for batch in batches] == [4, 4, 2]
+    everything = data.batch(range(10))
+    for name, values in everything.items():
+        assert torch.equal(torch.cat([batch[name] for batch in batches]), values)
+    check_images(batches[0]["images"])
+
+
+def test_changing_a_batch_leaves_the_data_alone() -> None:
+    data = make(boxes=True)
+    before = pickle.loads(pickle.dumps(data)).batch(range(10))
+    for values in data.batch(range(10)).values():
+        values.zero_()
+    after = data.batch(range(10))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_boxes_scale_with_the_images() -> None:
+    # From 40 high and 20 wide to 4 high and 5 wide: y by a tenth, x by a quarter.
+    pixels = torch.zeros(1, 3, 4, 5, dtype=torch.uint8)
+    images = DecodedImages(pixels, torch.tensor([[40, 20]]))
+    corners = torch.tensor([[4.0, 10.0, 16.0, 30.0]])
+    data = ImageDataset("one", CLASSES, images, torch.tensor([0]), corners)
+    assert data.batch([0])["boxes"].tolist() == [[1.0, 1.0, 4.0, 3.0]]
+
+
+@pytest.mark.parametrize("index", [10, -11])
+def test_no_such_sample(index: int) -> None:
+    with pytest.raises(IndexError, match=f"index {index} of a data set of 10 images"):
+        make()[index]
+
+
+@pytest.mark.usefixtures("own_errors")
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0, 10], "indices: expected images from 0 to 9, got 10"),
+        ([-1], "indices: expected images from 0 to 9, got -1"),
+        ([0.5], "indices: expected whole numbers"),
+        (torch.ones(10, dtype=torch.bool), "indices: expected whole numbers"),
+        (torch.zeros(2, 2, dtype=torch.long), "indices: expected whole numbers"),
+    ],
+)
+def test_bad_indices_are_refused(indices: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make().batch(indices)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_parts_that_do_not_fit_are_refused() -> None:
+    images = DecodedImages(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.full((2, 2), 3))
+    with pytest.raises(InputError, match="labels: expected classes from 0 to 2, got 3"):
+        ImageDataset("x", CLASSES, images, torch.tensor([0, 3]))
+    with pytest.raises(InputError, match=r"labels: expected shape \(2,\), got shape \(3,\)"):
+        ImageDataset("x", CLASSES, images, torch.tensor([0, 1, 2]))
+    with pytest.raises(InputError, match=r"boxes: expected shape \(2, 4\)"):
+        ImageDataset("x", CLASSES, images, torch.tensor([0, 1]), torch.zeros(1, 4))

@@ -1,0 +1,300 @@
+import io
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import jsonargparse
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from holdfast.contracts import HoldfastError, InputError
+from holdfast.data import ImageData, ImageDataset, source
+from holdfast.data.images import DecodedImages, EncodedImages
+
+WriteImage = Callable[..., np.ndarray]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def noise(count: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def write_plain_parquet(path: Path, pixels: np.ndarray, labels: Any, **columns: Any) -> None:
+    """Write a table as other tools do, without a word on its types."""
+    entries = [{"bytes": png(image), "path": None} for image in pixels]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": entries, "label": labels, **columns}), path)
+
+
+def values(data: ImageDataset) -> np.ndarray:
+    """All pixels as they were written, (N, H, W, C)."""
+    images = data.batch(range(len(data)))["images"] * 255
+    return images.round().byte().permute(0, 2, 3, 1).numpy()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_image: WriteImage) -> Path:
+    for number in range(3):
+        write_image(f"pets/train/cat/{number}.png", seed=number)
+        write_image(f"pets/train/dog/{number}.png", seed=10 + number)
+    write_image("pets/test/dog/0.png", seed=20)
+    write_image("pets/test/cat/0.png", seed=21)
+    return tmp_path / "pets"
+
+
+def test_digits_are_grey_and_16_pixels_wide_unless_told() -> None:
+    assert ImageData() == ImageData("digits")
+    assert ImageData().load("train").shape == (1, 16, 16)
+    assert len(ImageData().load("test")) == 500
+    assert ImageData(size=8, channels=3, limit=5).load("test").shape == (3, 8, 8)
+
+
+def test_a_folder_of_images(folder: Path, write_image: WriteImage) -> None:
+    train, test = (ImageData(str(folder)).load(split) for split in ("train", "test"))
+
+    assert repr(train) == "ImageDataset(pets: 6 images 3×6×6, 2 classes)"
+    assert train.classes == test.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    expected = [write_image("again.png", seed=seed) for seed in (0, 1, 2, 10, 11, 12)]
+    assert np.array_equal(values(train), np.stack(expected))
+    assert test.labels.tolist() == [0, 1]
+
+
+def test_a_folder_is_read_without_network_and_nothing_is_written_to_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    before = sorted(folder.rglob("*"))
+
+    assert len(ImageData(str(folder)).load("train")) == 6
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("layout", ["train.parquet", "data/train-00000-of-00001.parquet"])
+def test_a_folder_of_plain_parquet(tmp_path: Path, layout: str) -> None:
+    pixels = noise(4, 5, 5, 3)
+    write_plain_parquet(tmp_path / "set" / layout, pixels, [0, 1, 0, 1])
+    write_plain_parquet(tmp_path / "set" / layout.replace("train", "test"), pixels[:2], [3, 1])
+
+    train, test = (ImageData(str(tmp_path / "set")).load(split) for split in ("train", "test"))
+
+    assert np.array_equal(values(train), pixels)
+    assert train.labels.tolist() == [0, 1, 0, 1]
+    assert test.labels.tolist() == [3, 1]
+    # Class 3 is in the test split alone, and still both have the same classes.
+    assert train.classes == test.classes == ("0", "1", "2", "3")
+
+
+def test_parquet_that_names_its_types(tmp_path: Path) -> None:
+    pixels = noise(2, 5, 5)
+    features = datasets.Features(
+        photo=datasets.Image(), species=datasets.ClassLabel(names=["oak", "elm", "ash"])
+    )
+    table = datasets.Dataset.from_dict({"photo": list(pixels), "species": [1, 0]}, features)
+    table.to_parquet(tmp_path / "trees.parquet")
+
+    data = ImageData(str(tmp_path / "trees.parquet")).load("train")
+
+    assert repr(data) == "ImageDataset(trees: 2 images 1×5×5, 3 classes)"
+    assert data.classes == ("oak", "elm", "ash")
+    assert np.array_equal(values(data)[..., 0], pixels)
+    assert data.labels.tolist() == [1, 0]
+
+
+def test_boxes_come_along_and_scale(tmp_path: Path) -> None:
+    box = [[2.0, 4.0, 6.0, 8.0], [0.0, 0.0, 10.0, 20.0]]
+    write_plain_parquet(tmp_path / "boxed.parquet", noise(2, 20, 10), [0, 1], bbox=box)
+    path = str(tmp_path / "boxed.parquet")
+
+    # Twice as wide, half as high.
+    assert ImageData(path).load("train").batch([1, 0])["boxes"].tolist() == box[::-1]
+    scaled = ImageData(path, size=20).load("train").batch([0])["boxes"]
+    assert scaled.tolist() == [[4.0, 4.0, 12.0, 8.0]]
+
+
+def test_boxes_follow_the_limit(tmp_path: Path) -> None:
+    marks = np.arange(50, dtype=np.uint8)
+    boxes = [[float(mark), 0.0, 0.0, 0.0] for mark in marks]
+    pixels = np.broadcast_to(marks[:, None, None], (50, 4, 4))
+    write_plain_parquet(tmp_path / "x.parquet", pixels, marks, bbox=boxes)
+
+    batch = ImageData(str(tmp_path / "x.parquet"), limit=20).load("train").batch(range(20))
+
+    drawn = (batch["images"][:, 0, 0, 0] * 255).round()
+    assert len(drawn.unique()) == 20
+    assert torch.equal(drawn.long(), batch["labels"])
+    assert torch.equal(drawn, batch["boxes"][:, 0])
+
+
+def test_a_limit_draws_at_random_and_a_larger_one_the_same_and_more() -> None:
+    some, more, other = (
+        ImageData(limit=limit, seed=seed).load("test").batch(range(50))["images"]
+        for limit, seed in ((50, 0), (200, 0), (50, 1))
+    )
+    assert torch.equal(some, more)
+    assert not torch.equal(some, other)
+    first = ImageData().load("test").batch(range(50))["images"]
+    assert not torch.equal(some, first)
+    assert torch.equal(ImageData(limit=500).load("test").batch(range(50))["images"], first)
+
+
+def test_what_is_too_large_for_memory_is_read_on_demand(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ImageData(str(folder), size=9)
+    kept = data.load("train")
+    monkeypatch.setattr(source, "_KEPT_IN_MEMORY", 6 * 3 * 9 * 9 - 1)
+    streamed = data.load("train")
+
+    assert isinstance(kept._images, DecodedImages)
+    assert isinstance(streamed._images, EncodedImages)
+    assert np.array_equal(values(kept), values(streamed))
+    assert torch.equal(kept[3]["images"], streamed[3]["images"])
+
+
+def test_other_split_and_column_names(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write_plain_parquet(
+            tmp_path / f"set/{split}.parquet", noise(3, 4, 4), [0, 1, 2], odd=[0, 0, 1]
+        )
+    data = ImageData(str(tmp_path / "set"), test_split="validation", label_column="odd")
+    assert data.load("test").labels.tolist() == [0, 0, 1]
+
+
+def test_it_is_an_option_of_a_command() -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--data", type=ImageData)
+    given = parser.parse_args(["--data.path=x/y", "--data.channels=3", "--data.limit=7"])
+    assert parser.instantiate_classes(given).data == ImageData("x/y", channels=3, limit=7)
+    text = io.StringIO()
+    parser.print_help(text)
+    assert "Side in pixels of the square that every image is resized to" in " ".join(
+        text.getvalue().split()
+    )
+
+
+@pytest.mark.usefixtures("own_errors")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limit": 0}, "ImageData.limit: expected a number above 0, got 0"),
+        ({"size": -1}, "ImageData.size: expected a number above 0, got -1"),
+        ({"channels": 2}, "ImageData.channels: expected 1, 3 or None, got 2"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ImageData(**settings)
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/nowhere/at/all", "no/such/folder", "x.parquet"])
+def test_a_path_that_does_not_exist_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match="ImageData.path: expected a folder or file that exists"):
+        ImageData(path).load("train")
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nobody/nowhere"])
+def test_a_name_that_the_hub_does_not_give_is_one_clear_error(path: str) -> None:
+    with pytest.raises(HoldfastError, match=f"'{path}' .*sought on the Hugging Face hub.*cannot"):
+        ImageData(path).load("train")
+
+
+def test_a_file_of_another_kind_is_refused(write_image: WriteImage, tmp_path: Path) -> None:
+    write_image("one.png")
+    with pytest.raises(InputError, match="ImageData.path: expected a Parquet file"):
+        ImageData(str(tmp_path / "one.png")).load("train")
+
+
+def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="ImageData.path: expected a folder of images or of Parq"):
+        ImageData(str(tmp_path / "empty")).load("train")
+    (tmp_path / "empty" / "notes.txt").write_text("no image")
+    with pytest.raises(InputError, match="image_column: .* has no Image column.* are text"):
+        ImageData(str(tmp_path / "empty")).load("train")
+
+
+def test_images_without_classes_are_refused(write_image: WriteImage, tmp_path: Path) -> None:
+    write_image("flat/train/0.png")
+    with pytest.raises(InputError, match="label_column: .* has no ClassLabel column"):
+        ImageData(str(tmp_path / "flat")).load("train")
+
+
+def test_a_broken_parquet_file_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"nonsense")
+    with pytest.raises(HoldfastError, match=r"x.parquet' cannot be loaded: .*arquet"):
+        ImageData(str(tmp_path / "x.parquet")).load("train")
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    write_plain_parquet(tmp_path / "x.parquet", noise(2, 4, 4), [0, 1])
+    pq.ParquetWriter(tmp_path / "x.parquet", pq.read_schema(tmp_path / "x.parquet")).close()
+    with pytest.raises(HoldfastError, match="no (images|data)"):
+        ImageData(str(tmp_path / "x.parquet")).load("train")
+
+
+def test_a_missing_split_is_refused_and_the_others_named(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write_plain_parquet(tmp_path / f"set/{split}.parquet", noise(3, 4, 4), [0, 1, 2])
+    with pytest.raises(
+        InputError, match=r"ImageData.test_split: .*which has train, validation, got 'test'"
+    ):
+        ImageData(str(tmp_path / "set")).load("test")
+    with pytest.raises(
+        InputError, match="train_split: expected a split of digits, which has train"
+    ):
+        ImageData(train_split="all").load("train")
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_a_split_is_train_or_test() -> None:
+    with pytest.raises(InputError, match="split: expected 'train' or 'test', got 'valid'"):
+        ImageData().load("valid")  # type: ignore[arg-type]
+
+
+def test_an_unreadable_image_is_named(folder: Path) -> None:
+    (folder / "train/dog/1.png").write_bytes(b"nonsense")
+    with pytest.raises(HoldfastError, match=r"image 4 \(.*train/dog/1.png\) cannot be read"):
+        ImageData(str(folder)).load("train")
+
+
+def test_sizes_that_differ_ask_for_a_size(folder: Path, write_image: WriteImage) -> None:
+    write_image("pets/train/dog/1.png", shape=(7, 9, 3))
+    with pytest.raises(
+        InputError, match=r"ImageData.size: expected a size to bring all.*dog/1.png"
+    ):
+        ImageData(str(folder)).load("train")
+    assert ImageData(str(folder), size=5).load("train").shape == (3, 5, 5)
+
+
+@pytest.mark.parametrize(("wrong", "names"), [(-1, None), (2, ["a", "b"])])
+def test_labels_outside_the_classes_are_refused(
+    tmp_path: Path, wrong: int, names: list[str] | None
+) -> None:
+    path = tmp_path / "x.parquet"
+    write_plain_parquet(path, noise(3, 4, 4), [0, 1, wrong])
+    if names:
+        kinds = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
+        plain = pq.read_table(path)
+        pq.write_table(plain.replace_schema_metadata(kinds.arrow_schema.metadata), path)
+    with pytest.raises(
+        InputError, match=f"labels: expected classes from 0 to 1, got {wrong} in row 2"
+    ):
+        ImageData(str(path)).load("train")
