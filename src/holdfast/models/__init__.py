@@ -1,0 +1,32 @@
+"""Classifiers, normalization that travels with them, and the softplus surrogate of any of them."""
+
+from holdfast.models.attributing import Attributing
+from holdfast.models.build import Architecture, names
+from holdfast.models.features import last_convolution, with_features
+from holdfast.models.mlp import mlp
+from holdfast.models.mnist import mnist_cnn
+from holdfast.models.normalized import Normalized, Standardized
+from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
+from holdfast.models.state import evaluating, statistics_kept
+from holdfast.models.surrogate import softplus
+from holdfast.models.wide_resnet import wide_resnet, wrn_28_10, wrn_40_2
+
+__all__ = [
+    "Architecture",
+    "Attributing",
+    "Normalized",
+    "Standardized",
+    "cifar_resnet10",
+    "cifar_resnet18",
+    "evaluating",
+    "last_convolution",
+    "mlp",
+    "mnist_cnn",
+    "names",
+    "softplus",
+    "statistics_kept",
+    "wide_resnet",
+    "with_features",
+    "wrn_28_10",
+    "wrn_40_2",
+]
