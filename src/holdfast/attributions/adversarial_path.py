@@ -1,0 +1,152 @@
+"""Adversarial gradient integration: gradients gathered on the way to other classes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from holdfast.attributions.target import resolve_targets, select_output
+from holdfast.contracts import InputError, check_images, check_positive, chunks, default_chunk
+from holdfast.models import evaluating
+
+__all__ = ["AdversarialGradientIntegration"]
+
+
+@dataclass(frozen=True)
+class AdversarialGradientIntegration:
+    """AGI: what the probability of the class loses on the ways to other classes, pixel by pixel.
+
+    From the image, sign steps ascend the probability of each of several other classes until it is
+    predicted. The map is ``Σ −∇p_c · Δx`` over all steps of all these paths. The paths to one class
+    sum, as steps get small, to ``p_c(x) − p_c(end)``. The paths are held fixed when a map is
+    differentiated.
+
+    Parameters
+    ----------
+    classes : int
+        To how many other classes the paths lead, those with the highest logits; to all others, if
+        there are fewer.
+    steps : int
+        Number of steps of a path, at most.
+    step_size : float
+        Length of a step in ℓ∞, in pixel units on [0, 1].
+    chunk : int, optional
+        How many inputs (images times classes) the model sees at a time; by default chosen from the
+        size of the images.
+
+    References
+    ----------
+    Pan et al., Explaining Deep Neural Network Models with Adversarial Gradient Integration (IJCAI
+    2021).
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> images = torch.rand(2, 1, 2, 2)
+    >>> agi = AdversarialGradientIntegration(steps=100)
+    >>> maps, found = agi.with_found(model, images)
+    >>> maps.shape, found.shape
+    (torch.Size([2, 1, 2, 2]), torch.Size([2]))
+    """
+
+    classes: int = 10
+    steps: int = 15
+    step_size: float = 0.02
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self, "classes", "steps", "step_size")
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        targets: Int[Tensor, " n"] | None = None,
+        *,
+        create_graph: bool = False,
+    ) -> Float[Tensor, "n c h w"]:
+        """Return the map of each image, ``(N, C, H, W)``; the model runs in eval mode."""
+        maps, found = self.with_found(model, images, targets, create_graph=create_graph)
+        lost = int((~found).sum())
+        if lost:
+            warnings.warn(
+                f"{type(self).__name__}: no path reached its class for {lost} of {len(found)} "
+                "images; their maps gather the paths as far as they went",
+                stacklevel=2,
+            )
+        return maps
+
+    def with_found(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        targets: Int[Tensor, " n"] | None = None,
+        *,
+        create_graph: bool = False,
+    ) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, " n"]]:
+        """Return the maps, and whether a path reached its class ``(N,)``; without a warning."""
+        check_images(images)
+        size = self.chunk or default_chunk(images)
+        with evaluating(model):
+            targets = resolve_targets(model, images, targets, size)
+            others = self._others(model, images, size)
+            count = others.shape[1]
+            maps = torch.zeros_like(images, requires_grad=False)
+            found = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+            for some in chunks(len(images), max(1, size // count)):
+                for few in chunks(count, size):
+                    gathered, reached = self._walk(
+                        model, images[some], targets[some], others[some, few], create_graph
+                    )
+                    maps[some] += gathered
+                    found[some] |= reached
+        return maps, found
+
+    def _others(self, model: nn.Module, images: Tensor, size: int) -> Tensor:
+        """Choose the classes that the paths of each image lead to, ``(N, classes)``."""
+        parts = []
+        for part in chunks(len(images), size):
+            with torch.no_grad():
+                logits = model(images[part])
+            if logits.ndim != 2 or logits.shape[1] < 2:
+                came = f"an output of shape {tuple(logits.shape)}"
+                raise InputError("model", came, "logits (N, K) of at least 2 classes")
+            rest = logits.scatter(1, logits.argmax(1, keepdim=True), -math.inf)
+            parts.append(rest.topk(min(self.classes, logits.shape[1] - 1), dim=1).indices)
+        return torch.cat(parts)
+
+    def _walk(
+        self, model: nn.Module, images: Tensor, targets: Tensor, others: Tensor, create_graph: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Walk from each image to each of its other classes, gathering on the way."""
+        count = others.shape[1]
+        starts = images.repeat_interleave(count, 0)
+        own, goals = targets.repeat_interleave(count), others.flatten()
+        offset = torch.zeros_like(starts, requires_grad=False)
+        total = torch.zeros_like(offset)
+        reached = torch.zeros(len(starts), dtype=torch.bool, device=images.device)
+        for step in range(self.steps + 1):
+            with torch.enable_grad():
+                x = starts + offset if create_graph else (starts + offset).detach()
+                x = x if x.requires_grad else x.requires_grad_(True)
+                logits = model(x)
+                reached = reached | (logits.argmax(1) == goals)
+                if step == self.steps or reached.all():
+                    break
+                # The logarithm has the same sign of gradient, and does not vanish in rounding.
+                ahead = select_output(logits, goals, "log_probability").sum()
+                behind = select_output(logits, own, "probability").sum()
+                (climb,) = torch.autograd.grad(ahead, x, retain_graph=True)
+                (loss,) = torch.autograd.grad(behind, x, create_graph=create_graph)
+            stride = self.step_size * climb.nan_to_num(0, 0, 0).sign()
+            stride = torch.where(reached[:, None, None, None], 0, stride)
+            goal = (x.detach() + stride).clamp(0, 1)
+            total = total - loss * (goal - x.detach())
+            offset = goal - starts.detach()
+        gathered = total.view(len(images), count, *images.shape[1:]).sum(1)
+        return gathered, reached.view(len(images), count).any(1)
