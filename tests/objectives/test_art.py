@@ -1,0 +1,182 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from holdfast.adversarial import PGD
+from holdfast.contracts import InputError
+from holdfast.models import Normalized, evaluating
+from holdfast.objectives import ART, alignment_loss
+
+LABELS = torch.tensor([1, 3, 0])
+
+
+class Net(nn.Module):
+    """A float64 ReLU network small enough to write out; no bias is zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(2 * 3 * 3, 12), nn.Linear(12, 4)
+        self.double()
+
+    def forward(self, x):
+        return self.b(F.relu(self.a(x.flatten(1))))
+
+
+@pytest.fixture
+def net():
+    return Net()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 2, 3, 3, dtype=torch.float64) * 0.8 + 0.1
+
+
+def naive_alignment(net, image, label, beta, mean=0.0, std=1.0, channels="each"):
+    """Equation 5 for one image, with gradients written out by the chain rule."""
+    z = ((image - mean) / std).flatten()
+    hidden = net.a.weight @ z + net.a.bias
+    active = torch.log(1 + torch.exp(beta * hidden)) / beta
+    slope = 1 / (1 + torch.exp(-beta * hidden))
+    logits = net.b.weight @ active + net.b.bias
+    rival = max((i for i in range(4) if i != label), key=logits.tolist().__getitem__)
+
+    def distance(i):
+        g = torch.stack([(net.b.weight[i] * slope * net.a.weight[:, j]).sum() for j in range(18)])
+        v = z
+        if channels == "mean":
+            g, v = g.view(2, 9).mean(0), v.view(2, 9).mean(0)
+        dot = sum(g[j] * v[j] for j in range(len(v)))
+        return 1 - dot / (sum(w * w for w in g).sqrt() * sum(w * w for w in v).sqrt())
+
+    return torch.log(1 + torch.exp(-(distance(rival) - distance(label))))
+
+
+@pytest.mark.parametrize("channels", ["each", "mean"])
+@pytest.mark.parametrize("beta", [2.0, 50.0])
+def test_value_and_gradients_equal_the_naive_computation(net, images, beta, channels):
+    x = images.clone().requires_grad_(True)
+    ours = alignment_loss(net, x, LABELS, beta=beta, channels=channels)
+    naive = torch.stack(
+        [
+            naive_alignment(net, v, int(y), beta, channels=channels)
+            for v, y in zip(x, LABELS, strict=True)
+        ]
+    )
+    assert torch.allclose(ours, naive, atol=1e-8, rtol=0)
+    by = (x, *net.parameters())
+    ours_by = torch.autograd.grad(ours.sum(), by, allow_unused=True, materialize_grads=True)
+    naive_by = torch.autograd.grad(naive.sum(), by, allow_unused=True, materialize_grads=True)
+    assert naive_by[0].abs().max() > 1e-3
+    for a, b in zip(ours_by, naive_by, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_passes_gradcheck_for_input_and_weights(net, images):
+    weight, bias = net.a.weight.detach().clone(), net.a.bias.detach().clone()
+
+    def loss(x, weight, bias):
+        def forward(z):
+            return net.b(F.relu(F.linear(z.flatten(1), weight, bias)))
+
+        class Functional(nn.Module):
+            def forward(self, z):
+                return forward(z)
+
+        return alignment_loss(Functional(), x, LABELS, beta=3.0)
+
+    inputs = [t.requires_grad_(True) for t in (images, weight, bias)]
+    assert torch.autograd.gradcheck(loss, inputs)
+
+
+def test_anchor(net, images):
+    mean, std = (0.3, 0.6), (0.2, 0.5)
+    model = Normalized(net, mean, std).double()
+    m, s = torch.tensor(mean).view(2, 1, 1), torch.tensor(std).view(2, 1, 1)
+    expected = [
+        naive_alignment(net, v, int(y), 50.0, m, s) for v, y in zip(images, LABELS, strict=True)
+    ]
+    normalized = alignment_loss(model, images, LABELS, anchor="normalized")
+    assert torch.allclose(normalized, torch.stack(expected), atol=1e-6)
+    pixels = alignment_loss(model, images, LABELS, anchor="pixels")
+    assert not torch.allclose(normalized, pixels, atol=1e-3)
+    # A model that does not normalize has only pixels.
+    assert torch.equal(
+        alignment_loss(net, images, LABELS), alignment_loss(net, images, LABELS, anchor="pixels")
+    )
+
+
+def test_an_aligned_model_scores_lower():
+    """A classifier whose true-class weights are the image itself has d = 0 there."""
+    image = torch.rand(1, 1, 4, 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight[0], model[1].weight[1] = image.flatten(), -image.flatten()
+    right = alignment_loss(model, image, torch.tensor([0]))
+    wrong = alignment_loss(model, image, torch.tensor([1]))
+    assert right.item() == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-5)
+    assert wrong.item() == pytest.approx(math.log(1 + math.exp(2)), rel=1e-5)
+
+
+def test_a_zero_gradient_has_distance_one():
+    class Flat(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :3] * 0
+
+    x = torch.rand(2, 1, 2, 2, requires_grad=True)
+    loss = alignment_loss(Flat(), x, torch.tensor([0, 1]))
+    assert torch.allclose(loss, torch.full((2,), math.log(2)))
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    assert gradient.isfinite().all()
+
+
+def test_loss_is_the_sum_of_its_terms_on_the_perturbed_images(net, images):
+    attack = PGD(eps=0.1, step_size=0.03, steps=2, random_start=False)
+    terms = ART(weight=0.7, attack=attack)(net, {"images": images, "labels": LABELS})
+
+    with evaluating(net):
+        x = attack.maximize(lambda z: alignment_loss(net, z, LABELS), images)
+    naive = torch.stack(
+        [naive_alignment(net, v, int(y), 50.0) for v, y in zip(x, LABELS, strict=True)]
+    ).mean()
+    cross_entropy = -net(x).log_softmax(1)[torch.arange(3), LABELS].mean()
+    assert terms["alignment"].item() == pytest.approx(naive.item(), abs=1e-8)
+    assert terms["cross_entropy"].item() == pytest.approx(cross_entropy.item())
+    assert terms["loss"].item() == pytest.approx((cross_entropy + 0.7 * naive).item())
+    assert (x - images).abs().max() <= 0.1 + 1e-12
+
+
+def test_inner_attack_does_not_lower_its_own_objective(net, images):
+    with evaluating(net):
+        attack = PGD(eps=0.05, step_size=0.01, steps=5, random_start=False)
+        x = attack.maximize(lambda z: alignment_loss(net, z, LABELS, beta=5.0), images)
+    before = alignment_loss(net, images, LABELS, beta=5.0)
+    assert (alignment_loss(net, x, LABELS, beta=5.0) >= before).all()
+
+
+def test_a_step_trains_and_counts_batch_statistics_once(stateful_model):
+    batch = {"images": torch.rand(8, 2, 5, 5), "labels": torch.randint(4, (8,))}
+    terms = ART()(stateful_model, batch)
+    assert stateful_model[1].num_batches_tracked == 1
+    assert stateful_model[4].training
+    terms["loss"].backward()
+    assert stateful_model[6].weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"weight": -1.0}, "ART.weight"), ({"beta": 0.0}, "ART.beta")],
+)
+def test_refuses_settings(settings, says, own_errors):
+    with pytest.raises(InputError, match=says):
+        ART(**settings)
+
+
+def test_refuses_unknown_choices(net, images, own_errors):
+    with pytest.raises(InputError, match="anchor"):
+        alignment_loss(net, images, LABELS, anchor="logits")
+    with pytest.raises(InputError, match="channels"):
+        alignment_loss(net, images, LABELS, channels="sum")
