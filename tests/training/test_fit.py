@@ -1,0 +1,140 @@
+import csv
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import holdfast
+from holdfast.contracts import HoldfastError
+from holdfast.data import ImageData
+from holdfast.training.fit import TrainingModule, train
+from holdfast.training.recipe import OptimizerSettings, Recipe, build, load_recipe
+
+TINY = {
+    "data.limit": 96,
+    "batch_size": 32,
+    "model.options": {"hidden": [16]},
+}
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("digits/natural", TINY | {"trainer": {"max_epochs": 2}})
+
+
+def test_writes_a_run_that_loads_anywhere(recipe, tmp_path):
+    model = train(recipe, tmp_path / "run", progress=False)
+    assert not model.training
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    saved = build(Recipe, yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()))
+    assert saved.objective == recipe.objective
+    assert (saved.model.classes, saved.model.in_channels, saved.model.size) == (10, 1, 16)
+
+    loaded = holdfast.load(tmp_path / "run")
+    images = ImageData("digits", limit=8).load("test").batch(range(8))["images"]
+    assert torch.equal(loaded(images), model(images))
+    assert loaded.classes == tuple("0123456789")
+
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    losses = [float(row["loss"]) for row in rows if row["loss"]]
+    assert losses[-1] < losses[0]
+
+
+def test_equals_a_plain_loop(tmp_path):
+    """The same steps without Lightning: seeds, order of images, optimizer and loss."""
+    import lightning
+    from torch.utils.data import DataLoader
+
+    recipe = load_recipe("digits/natural", TINY | {"trainer": {"max_epochs": 1}})
+    trained = train(recipe, tmp_path / "run", progress=False)
+
+    lightning.seed_everything(recipe.seed, verbose=False)
+    data = recipe.data.load("train")
+    model = build(type(recipe.model), {**recipe.model.__dict__, "size": 16}).build()
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    order = torch.Generator().manual_seed(recipe.seed)
+    loader = DataLoader(data, batch_size=32, shuffle=True, drop_last=True, generator=order)
+    for batch in loader:
+        loss = nn.functional.cross_entropy(model(batch["images"]), batch["labels"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert torch.allclose(weights(trained), weights(model), atol=1e-6)
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path):
+    def run(name, seed):
+        changes = {"seed": seed, "trainer": {"max_steps": 3}}
+        return weights(
+            train(load_recipe("digits/art", TINY | changes), tmp_path / name, progress=False)
+        )
+
+    first = run("a", 0)
+    assert torch.equal(first, run("b", 0))
+    assert not torch.equal(first, run("c", 1))
+
+
+def test_resume_goes_on_where_it_stopped(tmp_path):
+    def run(name, epochs, resume=False):
+        recipe = load_recipe("digits/natural", TINY | {"trainer": {"max_epochs": epochs}})
+        return train(recipe, tmp_path / name, resume=resume, progress=False)
+
+    run("cut", 1)
+    checkpoint = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 0
+    model = run("cut", 3, resume=True)
+    checkpoint = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 2
+    assert checkpoint["global_step"] == 9
+    assert torch.equal(weights(holdfast.load(tmp_path / "cut")), weights(model))
+
+
+def test_does_not_overwrite_a_trained_model(recipe, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(HoldfastError, match="already holds a trained model"):
+        train(recipe, tmp_path, progress=False)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "says"),
+    [
+        ({"max_epochs": 1, "bogus": 2}, "no setting bogus"),
+        ({"max_epochs": 1, "logger": False}, "no setting logger"),
+        ({}, "give max_epochs, max_steps or max_time"),
+    ],
+)
+def test_refuses_trainer_settings(trainer, says, tmp_path):
+    with pytest.raises(HoldfastError, match=says):
+        train(load_recipe("digits/natural", {"trainer": trainer}), tmp_path, progress=False)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_its_step(tmp_path):
+    changes = TINY | {"optimizer": {"name": "sgd", "lr": 1e30}, "trainer": {"max_epochs": 3}}
+    with pytest.raises(HoldfastError, match="the loss became .* at step"):
+        train(load_recipe("digits/natural", changes), tmp_path, progress=False)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
+)
+def test_optimizers_and_their_schedule(name, kind):
+    settings = OptimizerSettings(name, lr=0.1, weight_decay=0.01, schedule={2: 0.05, 3: 0.01})
+    made = TrainingModule(nn.Linear(2, 2), lambda model, batch: {}, settings).configure_optimizers()
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert isinstance(optimizer, kind)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.01
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.01])

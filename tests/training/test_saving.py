@@ -1,0 +1,264 @@
+import json
+import os
+import resource
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+import holdfast
+from holdfast.contracts import InputError
+from holdfast.models import Architecture
+from holdfast.training.saving import load, save
+
+SMALL = Architecture("mnist_cnn", classes=2, size=8, mean=(0.5,), std=(0.25,))
+NAMES = ("cat", "dog")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A saved model, for the tests that only read."""
+    file = tmp_path / "run" / "model.safetensors"
+    save(SMALL.build(), file, architecture=SMALL, classes=NAMES)
+    return file
+
+
+def metadata(file: Path) -> dict[str, str]:
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata()
+
+
+def rewrite(file: Path, **changes: str) -> None:
+    """The same tensors with other metadata, as another program or version would leave them."""
+    with safe_open(file, framework="pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        kept = opened.metadata()
+    save_file(tensors, file, {**kept, **changes})
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize(
+        ("architecture", "size"),
+        [
+            (Architecture("mnist_cnn", classes=3, in_channels=3, size=12), 12),
+            (Architecture("cifar_resnet10", 3, mean=(0.1, 0.2, 0.3), std=(1.0, 0.5, 0.1)), 8),
+            (Architecture("cifar_resnet18", 3, standardize=True), 8),
+            (Architecture("wide_resnet", 3, options={"depth": 10, "width": 2}), 8),
+            (Architecture("wrn_40_2", 3, options={"dropout": 0.3}), 8),
+            (Architecture("wrn_28_10", 3), 8),
+            (Architecture("squeezenet1_1", 3), 32),
+            (Architecture("regnet_x_400mf", 3), 32),
+            (Architecture("shufflenet_v2_x0_5", 3, weights="IMAGENET1K_V1"), 32),
+        ],
+        ids=lambda value: value.name if isinstance(value, Architecture) else "",
+    )
+    def test_logits_are_identical(
+        self, tmp_path: Path, architecture: Architecture, size: int
+    ) -> None:
+        model = architecture.build(pretrained=False)
+        images = torch.rand(2, 3, size, size)
+        model(images)  # in train mode, so that running statistics leave their start
+        save(model, tmp_path, architecture=architecture, classes=["a", "b", "c"])
+        loaded = load(tmp_path)
+        assert not any(module.training for module in loaded.modules())
+        assert torch.equal(loaded(images), model.eval()(images))
+        assert loaded.architecture == architecture
+
+    def test_class_names_of_any_script(self, tmp_path: Path) -> None:
+        names = ("Tigerlilie", "虎百合", 'a "quoted" name', "🌸")
+        architecture = Architecture("mnist_cnn", size=8)
+        model = Architecture("mnist_cnn", classes=4, size=8).build()
+        save(model, tmp_path, architecture=architecture, classes=names)
+        assert load(tmp_path).classes == names
+        assert json.loads(metadata(tmp_path / "model.safetensors")["classes"]) == list(names)
+
+    def test_tied_weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "their_tied.py").write_text(
+            "from torch import nn\n"
+            "def make():\n"
+            "    first, second = nn.Linear(4, 4), nn.Linear(4, 4)\n"
+            "    second.weight = first.weight\n"
+            "    return nn.Sequential(nn.Flatten(), first, second)\n"
+        )
+        architecture = Architecture("their_tied:make")
+        model = architecture.build()
+        save(model, tmp_path, architecture=architecture, classes=list("abcd"))
+        loaded = load(tmp_path, trust_code=True)
+        images = torch.rand(1, 1, 2, 2)
+        assert loaded[1].weight is loaded[2].weight
+        assert torch.equal(loaded(images), model(images))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_precision_stays(self, tmp_path: Path, dtype: torch.dtype) -> None:
+        save(SMALL.build().to(dtype), tmp_path, architecture=SMALL, classes=NAMES)
+        assert {p.dtype for p in load(tmp_path).parameters()} == {dtype}
+
+    def test_leaves_model_and_dice_alone(self, tmp_path: Path) -> None:
+        model = SMALL.build()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        dice = torch.get_rng_state()
+        save(model, tmp_path, architecture=SMALL, classes=NAMES)
+        load(tmp_path)
+        assert torch.equal(torch.get_rng_state(), dice)
+        assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+        assert model.training
+
+
+class TestFile:
+    def test_metadata_says_all(self, tmp_path: Path) -> None:
+        file = tmp_path / "flowers.safetensors"
+        save(SMALL.build(), file, architecture=SMALL, classes=NAMES, recipe="objective: ART\n")
+        found = metadata(file)
+        assert found["holdfast_format"] == "1"
+        assert found["holdfast_version"] == holdfast.__version__
+        assert json.loads(found["classes"]) == ["cat", "dog"]
+        assert found["recipe"] == "objective: ART\n"
+        described = json.loads(found["architecture"])
+        assert (described["name"], described["classes"], described["size"]) == ("mnist_cnn", 2, 8)
+        assert (described["mean"], described["std"]) == ([0.5], [0.25])
+
+    def test_file_or_folder(self, small: Path) -> None:
+        assert load(small).classes == load(str(small.parent)).classes == NAMES
+
+    def test_nothing_else_is_left(self, small: Path) -> None:
+        assert list(small.parent.iterdir()) == [small]
+
+    def test_others_may_read_it(self, tmp_path: Path) -> None:
+        mask = os.umask(0o022)
+        try:
+            save(SMALL.build(), tmp_path, architecture=SMALL, classes=NAMES)
+        finally:
+            os.umask(mask)
+        assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o644
+
+    def test_a_save_that_fails_leaves_the_old_file(self, small: Path) -> None:
+        before = small.read_bytes()
+        model = SMALL.build()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk would
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                save(model, small, architecture=SMALL, classes=NAMES)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert small.read_bytes() == before
+        assert list(small.parent.iterdir()) == [small]
+
+
+class TestSaveErrors:
+    def save(self, folder: Path, architecture: Architecture = SMALL, classes: Any = NAMES) -> None:
+        save(SMALL.build(), folder, architecture=architecture, classes=classes)
+
+    def test_number_of_classes(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="classes: expected 2 names.*got 3"):
+            self.save(tmp_path, classes=["a", "b", "c"])
+
+    @pytest.mark.usefixtures("own_errors")
+    @pytest.mark.parametrize("classes", ["ab", [1, 2]])
+    def test_no_names(self, tmp_path: Path, classes: Any) -> None:
+        with pytest.raises(InputError, match="classes: expected a sequence of names"):
+            self.save(tmp_path, classes=classes)
+
+    def test_options_beyond_json(self, tmp_path: Path) -> None:
+        architecture = Architecture("mnist_cnn", classes=2, options={"act": nn.ReLU})
+        with pytest.raises(InputError, match="architecture.options"):
+            self.save(tmp_path, architecture)
+
+    def test_another_model(self, tmp_path: Path) -> None:
+        other = Architecture("mnist_cnn", classes=2, size=12)
+        message = (
+            "model: expected the tensors of its architecture, got missing: conv1.weight, "
+            "conv1.bias, conv2.weight and 5 more; unexpected: mean, std, module.conv1.weight and 7"
+        )
+        with pytest.raises(InputError, match=message):
+            self.save(tmp_path, other)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestLoadErrors:
+    def test_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="path: expected a model file.*does not exist"):
+            load(tmp_path / "nowhere.safetensors")
+
+    def test_no_file_in_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="path: .*model.safetensors, got .*has none"):
+            load(tmp_path)
+
+    @pytest.mark.parametrize("name", ["model.pt", "model.ckpt", "model.safetensors"])
+    def test_pickle(self, tmp_path: Path, name: str) -> None:
+        torch.save(SMALL.build(), tmp_path / name)
+        with pytest.raises(InputError, match="path: expected a safetensors file.*pickled"):
+            load(tmp_path / name)
+
+    def test_cut_off(self, small: Path) -> None:
+        small.write_bytes(small.read_bytes()[:-100])
+        with pytest.raises(InputError, match="path: expected a safetensors file"):
+            load(small)
+
+    @pytest.mark.parametrize("foreign", [None, {"format": "pt"}])
+    def test_foreign(self, tmp_path: Path, foreign: dict[str, str] | None) -> None:
+        file = tmp_path / "model.safetensors"
+        save_file(SMALL.build().state_dict(), file, foreign)
+        with pytest.raises(InputError, match="written by holdfast.*without Holdfast's metadata"):
+            load(file)
+
+    def test_newer(self, small: Path) -> None:
+        rewrite(small, holdfast_format="2")
+        with pytest.raises(InputError, match="expected format 1 or older, got format 2.*update"):
+            load(small)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"holdfast_format": "one"},
+            {"architecture": "{"},
+            {"architecture": "[]"},
+            {"architecture": "{}"},
+            {"architecture": '{"mean": null, "std": null, "name": "mnist_cnn", "colour": 1}'},
+            {"architecture": '{"mean": null, "std": null, "name": "mnist_cnn", "size": "8"}'},
+            {"classes": "7"},
+        ],
+    )
+    @pytest.mark.usefixtures("own_errors")
+    def test_damaged(self, small: Path, changes: dict[str, str]) -> None:
+        rewrite(small, **changes)
+        with pytest.raises(InputError, match="damaged metadata"):
+            load(small)
+
+    def test_unknown_architecture(self, small: Path) -> None:
+        rewrite(small, architecture=metadata(small)["architecture"].replace("mnist_cnn", "mnist"))
+        with pytest.raises(InputError, match="Architecture.name: .*mnist_cnn.*got 'mnist'"):
+            load(small)
+
+    def test_shapes_that_do_not_fit(self, small: Path) -> None:
+        described = metadata(small)["architecture"]
+        rewrite(small, architecture=described.replace('"size": 8', '"size": 12'))
+        message = r"of another shape: module.dense.weight \(1024, 256\) instead of \(1024, 576\)"
+        with pytest.raises(InputError, match=message):
+            load(small)
+
+    def test_names_that_do_not_fit(self, small: Path) -> None:
+        described = json.loads(metadata(small)["architecture"]) | {"mean": None, "std": None}
+        rewrite(small, architecture=json.dumps(described))
+        message = (
+            "missing: conv1.weight, conv1.bias, conv2.weight and 5 more; unexpected: .*and 7 more$"
+        )
+        with pytest.raises(InputError, match=message):
+            load(small)
+
+    def test_code_is_not_trusted(self, tmp_path: Path) -> None:
+        marker = tmp_path / "executed"
+        architecture = Architecture("os:mkdir", options={"path": str(marker)})
+        save(SMALL.build(), tmp_path, architecture=architecture, classes=NAMES)
+        with pytest.raises(InputError, match="trust_code: .*'os:mkdir'"):
+            load(tmp_path)
+        assert not marker.exists()
