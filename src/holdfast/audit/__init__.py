@@ -1,0 +1,5 @@
+"""Audits: a model, a data set and a battery of attacks make records, image by image."""
+
+from holdfast.audit.battery import Audit
+
+__all__ = ["Audit"]

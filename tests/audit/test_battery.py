@@ -1,0 +1,188 @@
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from scipy import stats
+from torch import nn
+
+from holdfast.adversarial import PGD
+from holdfast.attributions import Gradient, IntegratedGradients
+from holdfast.audit import Audit
+from holdfast.contracts import HoldfastError, InputError
+from holdfast.data import ImageData
+from holdfast.manipulation import TopK
+
+IG = IntegratedGradients(steps=4)
+CHECK = "top_k/integrated_gradients"
+AUDIT = Audit(
+    attacks={"pgd": PGD(eps=0.1, step_size=0.05, steps=3)},
+    manipulations={CHECK: TopK(IG, k=20, eps=0.1, step_size=0.03, steps=4)},
+    k=20,
+    gallery=3,
+    shard=8,
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ImageData("digits", limit=20).load("test")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Trained a little, so that some images are right and some wrong."""
+    torch.manual_seed(0)
+    train = ImageData("digits", limit=200).load("train").batch(range(200))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(256, 24), nn.ReLU(), nn.Linear(24, 10))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(25):
+        loss = nn.functional.cross_entropy(net(train["images"]), train["labels"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net
+
+
+def values(records, check, measure):
+    rows = records.to_pylist()
+    return {r["index"]: r["value"] for r in rows if r["check"] == check and r["measure"] == measure}
+
+
+def test_records_equal_independent_measurements(model, data, tmp_path):
+    records = AUDIT(model, data, tmp_path, progress=False)
+    assert records.schema.names == ["index", "label", "check", "measure", "value"]
+    batch = data.batch(range(20))
+    images, labels = batch["images"], batch["labels"]
+    right = (model(images).argmax(1) == labels).tolist()
+    assert 0 < sum(right) < 20
+    assert values(records, "clean", "correct") == {i: float(r) for i, r in enumerate(right)}
+    assert {r["index"]: r["label"] for r in records.to_pylist()} == dict(enumerate(labels.tolist()))
+
+    tau = values(records, CHECK, "kendall_tau")
+    preserved = values(records, CHECK, "preserved")
+    assert set(preserved) == {i for i in range(20) if right[i]}
+    assert set(tau) == {i for i, p in preserved.items() if p}
+
+    def scores(x, y):
+        mean = torch.zeros_like(x)
+        for k in range(1, 5):
+            z = (x * k / 4).requires_grad_(True)
+            model(z[None])[0, y].backward()
+            mean += z.grad / 4
+        return (mean * x).abs().flatten().numpy()
+
+    for i in tau:
+        x, y = images[i : i + 1], labels[i : i + 1]
+        x_ = AUDIT.manipulations[CHECK](model, x, y).images[0]
+        before, after = scores(x[0], y[0]), scores(x_, y[0])
+        top = [set(np.argsort(-s, kind="stable")[:20].tolist()) for s in (before, after)]
+        # Blank pixels tie at exactly 0 on one path and may not on another: compare loosely.
+        assert tau[i] == pytest.approx(stats.kendalltau(before, after).statistic, abs=0.02)
+        assert values(records, CHECK, "top_k_intersection")[i] == pytest.approx(
+            len(top[0] & top[1]) / 20, abs=0.051
+        )
+
+
+def test_an_audit_that_was_cut_goes_on_and_ends_the_same(model, data, tmp_path):
+    whole = AUDIT(model, data, tmp_path / "whole", progress=False)
+    AUDIT(model, data, tmp_path / "cut", progress=False)
+    (tmp_path / "cut" / "part-00001.parquet").unlink()
+    (tmp_path / "cut" / "gallery.safetensors").unlink()
+    kept = (tmp_path / "cut" / "part-00000.parquet").stat().st_mtime_ns
+    again = AUDIT(model, data, tmp_path / "cut", progress=False)
+    assert again.equals(whole)
+    assert (tmp_path / "cut" / "part-00000.parquet").stat().st_mtime_ns == kept
+    assert (tmp_path / "cut" / "gallery.safetensors").read_bytes() == (
+        tmp_path / "whole" / "gallery.safetensors"
+    ).read_bytes()
+
+
+def test_files(model, data, tmp_path):
+    AUDIT(model, data, tmp_path, progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "gallery.safetensors",
+        "part-00000.parquet",
+        "part-00001.parquet",
+        "part-00002.parquet",
+        "settings.yaml",
+    ]
+    assert pq.ParquetFile(tmp_path / "part-00002.parquet").read()["index"].to_pylist()[0] == 16
+    settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    assert settings["data"]["images"] == 20
+    assert settings["k"] == 20
+    assert "torch" in settings["versions"]
+    with safe_open(tmp_path / "gallery.safetensors", "pt") as file:
+        assert file.get_tensor(f"{CHECK}|maps").shape == (3, 1, 16, 16)
+        gallery, tau = file.get_tensor("index").tolist(), file.get_tensor(f"{CHECK}|kendall_tau")
+    records = AUDIT(model, data, tmp_path, progress=False)
+    recorded = values(records, CHECK, "kendall_tau")
+    assert tau.tolist() == pytest.approx([recorded[i] for i in gallery], abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_explains_only_so_many_and_the_same_for_every_model(count, model, data, tmp_path):
+    few = dataclasses.replace(AUDIT, explained=count)
+    chosen = set()
+    for number, net in enumerate((model, nn.Sequential(nn.Flatten(), nn.Linear(256, 10)))):
+        records = few(net, data, tmp_path / str(number), progress=False)
+        assert len(values(records, "clean", "correct")) == 20
+        chosen |= set(values(records, CHECK, "preserved"))
+    assert len(chosen) <= count
+
+
+def test_refuses_to_mix_audits(model, data, tmp_path):
+    AUDIT(model, data, tmp_path, progress=False)
+    with pytest.raises(HoldfastError, match=r"other settings \(k\)"):
+        dataclasses.replace(AUDIT, k=10)(model, data, tmp_path, progress=False)
+    with pytest.raises(HoldfastError, match=r"other settings \(model\)"):
+        AUDIT(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)), data, tmp_path, progress=False)
+
+
+def test_leaves_model_and_generators_as_they_were(data, tmp_path, untouched):
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Flatten(),
+        nn.Linear(196, 10),
+    )
+    before = torch.get_rng_state()
+    with untouched(net):
+        AUDIT(net, data, tmp_path, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_that_is_never_right_has_records_of_predictions_only(data, tmp_path):
+    class Wrong(nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x), 11) + torch.eye(11)[10]
+
+    records = AUDIT(Wrong(), data, tmp_path, progress=False)
+    assert set(records["check"].to_pylist()) == {"clean", "pgd"}
+    assert sum(records["value"].to_pylist()) == 0
+
+
+def test_refuses_a_model_with_too_few_classes(data, tmp_path, own_errors):
+    with pytest.raises(InputError, match="labels: expected classes from 0 to 3"):
+        AUDIT(nn.Sequential(nn.Flatten(), nn.Linear(256, 4)), data, tmp_path, progress=False)
+    assert not list(tmp_path.glob("part-*"))
+
+
+@pytest.mark.parametrize("changes", [{"k": 0}, {"shard": 0}, {"gallery": -1}, {"explained": -1}])
+def test_refuses_settings(changes, own_errors):
+    with pytest.raises(InputError, match=f"Audit.{next(iter(changes))}"):
+        dataclasses.replace(AUDIT, **changes)
+
+
+def test_defaults_follow_the_papers():
+    audit = Audit()
+    attack = audit.manipulations[CHECK]
+    assert (attack.k, attack.eps, attack.step_size, attack.steps) == (100, 8 / 255, 1 / 255, 50)
+    assert audit.attacks["pgd"].steps == 40
+    assert attack.path_samples is None
+    assert Gradient() != attack.attribution
