@@ -1,0 +1,154 @@
+"""What the audit found, in plain words and with its sizes, whichever way it came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.report.records import AuditedRun
+from holdfast.report.summary import Row, Table, mean_difference
+from holdfast.report.wording import check_title, interval, percent
+
+__all__ = ["Headline", "headline"]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One sentence that says what was found, and a few more with the evidence."""
+
+    sentence: str
+    detail: str
+
+
+def headline(runs: Sequence[AuditedRun], table: Table) -> Headline:
+    """Say how well the explanations hold: the best model against the first, by mean Kendall's τ.
+
+    The check compared is the one on explanations that most models were put to, the first made
+    among equals. A model is called better only where the 95 % interval of the difference leaves
+    zero out.
+
+    Parameters
+    ----------
+    runs : sequence of AuditedRun
+        The runs; the first is the one the others are compared with.
+    table : Table
+        Their comparison, from :func:`~holdfast.report.table`.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from holdfast.report.summary import table
+    >>> runs = [AuditedRun("art", pa.table({"index": [0, 1], "label": [3, 5],
+    ...     "check": ["clean"] * 2, "measure": ["correct"] * 2, "value": [1.0, 0.0]}))]
+    >>> headline(runs, table(runs)).sentence
+    '“art” classifies 50.0% of the images correctly.'
+    """
+    if not table.explanations:
+        return _on_predictions(table)
+    check = max(table.explanations, key=lambda c: len(_compared(table, c)))
+    rows = _compared(table, check)
+    if not rows:
+        return Headline(
+            f"Under {check_title(check)} no perturbation was found that keeps the label.",
+            "Nothing can be said about how well the explanations hold.",
+        )
+    values = {run.name: run.values(check, "kendall_tau") for run in runs}
+    first, best = rows[0], max(rows, key=lambda row: row.mean)
+    if len(rows) == 1:
+        told = _one(first, check)
+    elif best is first:
+        told = _first_is_best(rows, check)
+    else:
+        gap = mean_difference(values[best.run], values[first.run])
+        told = _best_against_first(best, first, gap, check)
+    about = [first] if best is first else [best, first]
+    detail = [told.detail, _accuracies(table, about), _elsewhere(table, best, check)]
+    return Headline(told.sentence, " ".join(filter(None, detail)))
+
+
+def _compared(table: Table, check: str) -> list[Row]:
+    rows = (table.row(run, check, "kendall_tau") for run in table.runs)
+    return [row for row in rows if row]
+
+
+def _one(row: Row, check: str) -> Headline:
+    span = interval(row.low, row.high)
+    return Headline(
+        f"Under {check_title(check)}, the maps of “{row.run}” keep a rank correlation "
+        f"of {percent(row.mean)}% on average (Kendall’s τ).",
+        (f"95% interval {span}. " if span else "") + _counted([row]),
+    )
+
+
+def _first_is_best(rows: Sequence[Row], check: str) -> Headline:
+    first, second = sorted(rows, key=lambda row: -row.mean)[:2]
+    return Headline(
+        f"No other model’s explanations hold faster than those of “{first.run}”.",
+        f"Under {check_title(check)}, Kendall’s τ is {percent(first.mean)}% on average for "
+        f"“{first.run}” and {percent(second.mean)}% for the next, “{second.run}”. "
+        + _counted([first, second]),
+    )
+
+
+def _best_against_first(
+    best: Row, first: Row, gap: tuple[float, float] | None, check: str
+) -> Headline:
+    if gap is None:
+        return Headline(
+            f"Too few images were measured to tell “{best.run}” from “{first.run}”.",
+            f"Under {check_title(check)}, Kendall’s τ is {percent(best.mean)}% and "
+            f"{percent(first.mean)}% on average. " + _counted([best, first]),
+        )
+    points = percent(best.mean - first.mean)
+    if gap[0] <= 0:
+        return Headline(
+            f"No model’s explanations hold measurably faster than those of “{first.run}”.",
+            f"Under {check_title(check)}, “{best.run}” has the highest Kendall’s τ, "
+            f"{percent(best.mean)}% on average against {percent(first.mean)}%; but the difference "
+            f"of {points} points (95% interval {interval(*gap)}) may be chance. "
+            + _counted([best, first]),
+        )
+    return Headline(
+        f"The explanations of “{best.run}” hold fastest: under attack they keep "
+        f"{percent(best.mean)}% rank correlation, against {percent(first.mean)}% "
+        f"for “{first.run}”.",
+        f"Mean Kendall’s τ of the maps before and after {check_title(check)}; the difference is "
+        f"{points} points (95% interval {interval(*gap)}). " + _counted([best, first]),
+    )
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """Say over how many images: a mean over few survivors should not pass for one over all."""
+    counts = [f"{row.preserved:,} of {row.attacked:,} for “{row.run}”" for row in rows]
+    return f"Counted are the attacked images whose label could be kept: {', '.join(counts)}."
+
+
+def _accuracies(table: Table, rows: Sequence[Row]) -> str:
+    found = [(row.run, table.row(row.run, "clean", "correct")) for row in rows]
+    told = [f"{percent(clean.mean)}% for “{run}”" for run, clean in found if clean]
+    return f"Accuracy: {', '.join(told)}." if told else ""
+
+
+def _elsewhere(table: Table, best: Row, check: str) -> str:
+    """Say whether the other checks agree: one check is not the whole audit."""
+    others = [_compared(table, other) for other in table.explanations if other != check]
+    others = [rows for rows in others if len(rows) > 1 and best.run in {row.run for row in rows}]
+    if not others:
+        return ""
+    leads = sum(max(rows, key=lambda row: row.mean).run == best.run for rows in others)
+    if len(others) == 1:
+        return f"Under the other attack “{best.run}” {'leads too' if leads else 'does not lead'}."
+    return f"“{best.run}” leads under {leads} of the {len(others)} other attacks."
+
+
+def _on_predictions(table: Table) -> Headline:
+    found = [(run, table.row(run, "clean", "correct")) for run in table.runs]
+    told = [(run, row.mean) for run, row in found if row]
+    detail = "This audit holds no check on explanations."
+    if not told:
+        return Headline(detail, "")
+    run, mean = max(told, key=lambda pair: pair[1])
+    if len(told) == 1:
+        return Headline(f"“{run}” classifies {percent(mean)}% of the images correctly.", detail)
+    sentence = f"“{run}” is the most accurate: it classifies {percent(mean)}% correctly."
+    return Headline(sentence, detail)

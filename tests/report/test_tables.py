@@ -1,0 +1,101 @@
+import csv
+import io
+import statistics
+
+import pytest
+import rich.console
+
+from holdfast.report import table, to_csv, to_latex, to_markdown, to_rich
+
+CHECK = "top_k/integrated_gradients"
+
+
+def shown(values):
+    return f"{100 * statistics.fmean(values):.1f} / {100 * statistics.median(values):.1f}"
+
+
+def printed(drawn, width=100):
+    console = rich.console.Console(width=width, file=io.StringIO(), record=True)
+    console.print(drawn)
+    return console.export_text()
+
+
+def test_markdown_numbers_by_hand(four_runs):
+    header, rule, *lines = to_markdown(table(four_runs)).splitlines()
+    assert header.count("|") == rule.count("|") == 8
+    assert len(lines) == 4
+    for run, line in zip(four_runs, lines, strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        kept = run.values(CHECK, "preserved")
+        assert cells == [
+            run.name,
+            f"{100 * statistics.fmean(run.values('clean', 'correct')):.1f}",
+            f"{100 * statistics.fmean(run.values('pgd', 'correct')):.1f}",
+            shown(run.values(CHECK, "top_k_intersection")),
+            shown(run.values(CHECK, "kendall_tau")),
+            shown(run.values(CHECK, "spearman_rho")),
+            f"{int(kept.sum())} of {len(kept)}",
+        ]
+
+
+def test_markdown_escapes_names(make_run):
+    text = to_markdown(table([make_run("a|b <i>")]))
+    assert "| a\\|b &lt;i> |" in text
+
+
+def test_csv_holds_what_was_measured_at_full_precision(make_run):
+    runs = [make_run("plain"), make_run('with, "comma"', checks=("other/gradient",), seed=1)]
+    compared = table(runs)
+    plain, comma = csv.DictReader(io.StringIO(to_csv(compared)))
+    row = compared.row("plain", CHECK, "kendall_tau")
+    for part in ("mean", "low", "high", "median"):
+        assert float(plain[f"{CHECK}:kendall_tau:{part}"]) == getattr(row, part)
+    assert int(plain[f"{CHECK}:preserved:attacked"]) == row.attacked
+    assert comma["run"] == 'with, "comma"'
+    assert comma[f"{CHECK}:kendall_tau:mean"] == ""
+    assert float(comma["clean:correct:mean"]) == runs[1].values("clean", "correct").mean()
+
+
+def test_latex_is_booktabs_with_as_many_cells_in_each_row(make_run):
+    runs = [make_run("a_b & 5%", checks=(CHECK, "other/gradient")), make_run("art")]
+    text = to_latex(table(runs))
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert text.startswith(r"\begin{tabular}{l" + "r" * 10 + "}")
+    assert [line.count("&") - line.count(r"\&") for line in body[1:]] == [10, 10, 10]
+    assert r"a\_b \& 5\% &" in text
+    assert r"\cmidrule(lr){4-7} \cmidrule(lr){8-11}" in text
+    assert r"\multicolumn{4}{c}{top\_k/integrated\_gradients}" in text
+    assert "-- & -- & -- & --" in text
+
+
+def test_rich_fits_100_columns(four_runs):
+    text = printed(to_rich(table(four_runs)))
+    line = next(line for line in text.splitlines() if "ig_sum_norm" in line)
+    assert shown(four_runs[2].values(CHECK, "kendall_tau")) in line
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_rich_with_several_checks_keeps_numbers_whole(make_run):
+    runs = [make_run(f"model_{n}", checks=(CHECK, "mass_center/gradient"), seed=n) for n in (1, 2)]
+    text = printed(to_rich(table(runs)))
+    for run in runs:
+        for check in run.checks[2:]:
+            for measure in ("top_k_intersection", "kendall_tau", "spearman_rho"):
+                assert shown(run.values(check, measure)) in text
+
+
+def test_rich_takes_names_as_they_are(make_run):
+    run = make_run("[red]art")
+    assert "[red]art" in printed(to_rich(table([run])))
+
+
+@pytest.mark.parametrize("write", [to_markdown, to_csv, to_latex, lambda t: printed(to_rich(t))])
+def test_nan_is_never_printed(make_run, write):
+    runs = [
+        make_run("whole"),
+        make_run("one", images=1, gallery=(0,)),
+        make_run("other", checks=("a/b",)),
+    ]
+    text = write(table(runs)).lower()
+    assert "nan" not in text
+    assert "none" not in text
