@@ -86,8 +86,8 @@ class BoundarySearch:
     Notes
     -----
     Every point returned has another class than its image, by a margin above rounding error; the
-    point 0.01 % nearer on the same line has not. Points of an image do not depend on its batch,
-    up to rounding.
+    point 0.01 % nearer on the same line has not, or only within rounding. Points of an image do not
+    depend on its batch, up to rounding.
 
     References
     ----------
@@ -174,18 +174,21 @@ class BoundarySearch:
             targets = others.nan_to_num(-math.inf).topk(count, dim=1).indices.flatten()
             aimed = trail.repeat(count)
             _jump(aimed, self.target_steps, overshoot=1.15, damp=0.1, targets=targets)
+            _bisect(aimed, _COARSE)
             trail.adopt(aimed)
         lost = ~trail.found
         if lost.any():
             far = _Trail(trail.model, trail.images[lost], trail.labels[lost])
             for images in self._far_images(far.images):
-                far.look(images)
-            _bisect(far)
+                one = far.repeat(1)
+                one.look(images)
+                _bisect(one, _COARSE)
+                far.adopt(one)
             _descend(far, 2 * self.scout_steps, shrink=0.2)
             trail.put(lost, far)
         _descend(trail, self.steps, shrink=0.02)
-        _jump(trail, 2, overshoot=1 + _TOLERANCE / 4, damp=1.0)
-        _bisect(trail)
+        _jump(trail, 2, overshoot=1 + _FINE / 4, damp=1.0)
+        _bisect(trail, _FINE)
 
     def _far_images(self, images: Tensor) -> Iterator[Tensor]:
         yield torch.zeros_like(images)
@@ -228,7 +231,7 @@ class _Trail:
     def _note(self, x: Tensor, logits: Tensor) -> Tensor:
         own, other = _pair(logits, self.labels)
         # Rounding differs with the batch that an image is in; what is noted must hold in all.
-        rounding = 64 * torch.finfo(logits.dtype).eps * logits.abs().amax(1)
+        rounding = 16 * torch.finfo(logits.dtype).eps * logits.abs().amax(1)
         beyond = own - other < -rounding
         distances = _length(x - self.images)
         nearer = beyond & (distances < self.distances)
@@ -306,12 +309,15 @@ def _jump(
     trail.look(x)
 
 
-def _bisect(trail: _Trail) -> None:
-    """Move each point back along the line to its image until just beyond the boundary."""
+def _bisect(trail: _Trail, tolerance: float) -> None:
+    """Move each point back along the line to its image until just beyond the boundary.
+
+    ``tolerance`` is the width of the bracket that remains, relative to the distance.
+    """
     images, way = trail.images, trail.points - trail.images
     high = torch.ones_like(trail.distances)
-    # Most points are already close: one look tells whether the first hundredth is the bracket.
-    low = torch.full_like(high, 0.99)
+    # Most points are already close: one look tells whether a narrow bracket holds the boundary.
+    low = torch.full_like(high, 1 - 32 * tolerance)
     active = trail.found
     first = True
     while active.any():
@@ -324,7 +330,7 @@ def _bisect(trail: _Trail) -> None:
         if first:
             low = torch.where(beyond, 0, low)
         first = False
-        active = active & (high - low > _TOLERANCE * high)
+        active = active & (high - low > tolerance * high)
     moved = trail.found & (high < 1)
     if moved.any():
         before = trail.points
@@ -357,5 +363,5 @@ def _wide(values: Tensor) -> Tensor:
 
 
 _TINY = 1e-12
-_TOLERANCE = 1e-4
-"""How wide a bracket of the boundary remains, relative to the distance."""
+_COARSE, _FINE = 5e-3, 1e-4
+"""How closely points are bisected: to choose among them, and to return them."""

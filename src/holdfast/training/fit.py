@@ -15,8 +15,9 @@ from typing import Any
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -135,8 +136,11 @@ def train(
     with _quiet_lightning():
         trainer = lightning.Trainer(
             logger=CSVLogger(out, name="", version=""),
-            callbacks=_callbacks(out, progress),
-            enable_progress_bar=progress,
+            callbacks=[
+                ModelCheckpoint(out / "checkpoints", save_last=True),
+                *([_Progress(f"Training {out.name}")] if progress else []),
+            ],
+            enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=min(10, len(loader)),
             **recipe.trainer,
@@ -184,9 +188,32 @@ def _check_trainer(settings: dict[str, Any]) -> None:
         raise HoldfastError("trainer: give max_epochs, max_steps or max_time")
 
 
-def _callbacks(out: Path, progress: bool) -> list[Callback]:
-    checkpoint = ModelCheckpoint(out / "checkpoints", save_last=True, save_top_k=1)
-    return [checkpoint, RichProgressBar(leave=True)] if progress else [checkpoint]
+class _Progress(Callback):
+    """One bar for the whole training, with the terms of the loss."""
+
+    def __init__(self, title: str) -> None:
+        terms = TextColumn("{task.fields[terms]}")
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), terms)
+        self.bar = Progress(TextColumn("{task.description}"), *columns)
+        self.title = title
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        steps = trainer.estimated_stepping_batches
+        total = None if steps == float("inf") else int(steps)
+        self.task = self.bar.add_task(self.title, total=total, terms="")
+        if trainer.is_global_zero:
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        terms = trainer.progress_bar_metrics.items()
+        text = "  ".join(f"{name} {value:.3f}" for name, value in terms)
+        self.bar.update(self.task, completed=trainer.global_step, terms=text)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def on_exception(self, *_: Any) -> None:
+        self.bar.stop()
 
 
 @contextmanager
