@@ -3,9 +3,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
+from holdfast import plot
+from holdfast.attributions import METHODS
 from holdfast.cli import main
+from holdfast.models import Architecture
+from holdfast.training import save
 
 TINY = [
     "--data.limit=40",
@@ -114,7 +119,93 @@ def test_does_not_train_over_a_run(in_tmp, capsys):
     assert (in_tmp / "runs/digits/natural/model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("verb", ["train", "audit", "report", "list", "demo"])
+@pytest.fixture
+def colour_run(in_tmp):
+    """A run whose classifier takes colour images of 16×16 pixels, untrained."""
+    torch.manual_seed(0)
+    architecture = Architecture("mlp", classes=3, in_channels=3, size=16, options={"hidden": [8]})
+    save(
+        architecture.build(),
+        "run/model.safetensors",
+        architecture=architecture,
+        classes=["cat", "dog", "owl"],
+    )
+    return in_tmp / "run"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is given to `plot.explain`."""
+    calls = []
+
+    def explain(model, images, methods):
+        calls.append((images, list(methods)))
+        return original(model, images, methods)
+
+    original = plot.explain
+    monkeypatch.setattr(plot, "explain", explain)
+    return calls
+
+
+def test_explain_brings_all_images_to_what_the_model_takes(colour_run, drawn, capsys):
+    Image.new("L", (16, 16), 51).save("grey.png")
+    Image.new("RGB", (40, 20), (255, 0, 0)).save("large.jpg", quality=95)
+    Image.new("RGBA", (16, 16), (0, 255, 0, 255)).save("alpha.png")
+    files = ["grey.png", "large.jpg", "alpha.png"]
+    assert run("explain", "run", *files, "--methods", "bsm, ig", "--out", "new/three.png") == 0
+    assert "new/three.png" in capsys.readouterr().out
+    ((images, methods),) = drawn
+    assert methods == ["bsm", "ig"]
+    colours = torch.tensor([[0.2, 0.2, 0.2], [1, 0, 0], [0, 1, 0]])
+    torch.testing.assert_close(
+        images, colours[..., None, None].expand(3, 3, 16, 16), atol=0.02, rtol=0
+    )
+    with Image.open("new/three.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 400
+
+
+def test_explain_of_a_model_saved_without_a_size(in_tmp, drawn):
+    architecture = Architecture("cifar_resnet10")
+    save(
+        architecture.build(),
+        "run/model.safetensors",
+        architecture=architecture,
+        classes=[str(n) for n in range(10)],
+    )
+    for size in (12, 20):
+        Image.new("L", (size, size)).save(f"{size}.png")
+    assert run("explain", "run", "12.png", "20.png", "--methods=gradient") == 0
+    assert drawn[0][0].shape == (2, 3, 12, 12)
+    assert (in_tmp / "explanation.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "none.png"], "none.png"),
+        (["run", "broken.png"], "broken.png"),
+        (["run", "good.png", "broken.png"], "broken.png"),
+        (["none", "good.png"], "none, which does not exist"),
+        (["run"], "images"),
+        (["run", "good.png", "--methods", "ig,tea"], f"has tea; there are {', '.join(METHODS)}"),
+        (["run", "good.png", "--methods", ","], "has nothing; there are gradient"),
+        (["run", "good.png", "--methods", "grad_cam"], "model"),
+        (["run", "good.png", "--out", "map.exe"], "--out is map.exe"),
+    ],
+)
+def test_explain_says_what_is_wrong(arguments, says, colour_run, capsys, own_errors):
+    Image.new("RGB", (16, 16)).save("good.png")
+    (colour_run.parent / "broken.png").write_bytes(b"no image")
+    assert run("explain", *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("holdfast: error: ")
+    assert captured.err.count("\n") == 1
+    assert says in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("verb", ["train", "explain", "audit", "report", "list", "demo"])
 def test_help(verb, capsys):
     assert run(verb, "--help") == 0
     assert f"usage: holdfast {verb}" in capsys.readouterr().out

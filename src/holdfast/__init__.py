@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         metrics,
         models,
         objectives,
+        plot,
         report,
         training,
     )
@@ -31,6 +32,7 @@ __all__ = [
     "metrics",
     "models",
     "objectives",
+    "plot",
     "report",
     "training",
 ]

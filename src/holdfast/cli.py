@@ -1,4 +1,4 @@
-"""The ``holdfast`` command: train, audit, report, and a demonstration. Thin, over the rooms below.
+"""The ``holdfast`` command: train, explain, audit, report, a demonstration. Thin: the rooms do it.
 
 Imports stand inside the verbs: torch and Lightning take seconds, and ``--help`` should not.
 """
@@ -76,6 +76,43 @@ def _train(arguments: list[str]) -> None:
     out = Path(options.out or Path("runs") / Path(options.recipe).with_suffix(""))
     _fit(recipe, out, options.resume, options.quiet)
     print(f"The model is in {out / 'model.safetensors'}. Next: holdfast audit {out}")
+
+
+def _explain(arguments: list[str]) -> None:
+    """Draw which pixels of images mattered for their predictions: a row an image."""
+    parser = _parser("explain", _explain)
+    parser.add_argument("run", type=str, help="The folder of a trained run.")
+    parser.add_argument("images", type=str, nargs="+", help="Image files: PNG, JPEG, …")
+    parser.add_argument(
+        "--methods",
+        type=str,
+        default="gradient,ig,smooth_grad,big",
+        help="Short names with commas between them: gradient, ig, grad_cam, bsm, agi, …",
+    )
+    parser.add_argument("--out", type=str, default="explanation.png", help="The file to write.")
+    asked = _split(parser, arguments)
+    if asked is None:
+        return
+    options, _ = asked
+
+    from holdfast import plot
+    from holdfast.attributions import METHODS
+    from holdfast.training import load
+
+    wanted = [name.strip() for name in options.methods.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in METHODS]
+    if unknown or not wanted:
+        asked_for = ", ".join(unknown) or "nothing"
+        raise HoldfastError(f"--methods has {asked_for}; there are {', '.join(METHODS)}")
+    out = Path(options.out)
+    if out.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise HoldfastError(f"--out is {out}; its name has to end in .png, .pdf or .svg")
+    model = load(options.run)
+    images = _read_images(model, options.images)
+    figure = plot.explain(model, images, {name: METHODS[name] for name in wanted})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+    print(f"The explanations are in {out}.")
 
 
 def _audit(arguments: list[str]) -> None:
@@ -164,6 +201,7 @@ def _demo(arguments: list[str]) -> None:
 _VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": _demo,
     "train": _train,
+    "explain": _explain,
     "audit": _audit,
     "report": _report,
     "list": _list,
@@ -197,6 +235,22 @@ def _examine(run: Path, overrides: dict[str, Any], quiet: bool) -> None:
     audit = build(Audit, settings.get("audit") or {})
     data = build(ImageData, settings["data"]).load("test")
     audit(load(run), data, run / "audit", progress=not quiet)
+
+
+def _read_images(model: Any, files: list[str]) -> Any:
+    """Read image files in the channels and the size that the model was trained on."""
+    import datasets
+
+    from holdfast.data.images import EncodedImages
+
+    table = datasets.Dataset.from_dict({"image": [{"bytes": None, "path": f} for f in files]})
+    rows, size = list(range(len(files))), model.architecture.size
+    # What was saved without its data's shape takes what its first convolution takes.
+    first = (int(weight.shape[1]) for weight in model.parameters() if weight.ndim == 4)
+    channels = model.architecture.in_channels or next(first, 3)
+    shape = EncodedImages.of(table, "image", rows, size, channels).shape
+    images = EncodedImages(table, "image", rows, shape, resize=True, to_grey=True)
+    return images.read(rows)[0].float() / 255
 
 
 def _show(runs: list[Path], page: Path | None = None, title: str | None = None) -> Path | None:

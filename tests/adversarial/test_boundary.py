@@ -31,7 +31,7 @@ def linear(classes=2, pixels=8, dtype=torch.float64):
 
 
 def near(model, images):
-    """Shift the last layer so that both classes of a two-class model are near the images."""
+    """Shift the last layer so that the boundaries between all classes are near the images."""
     with torch.no_grad():
         z = model(images)
         model[-1].bias -= z.mean(0)
@@ -63,7 +63,7 @@ def test_distance_of_many_linear_classes_is_the_nearest_plane():
     gaps = z.gather(1, own[:, None]) - z
     widths = (weight[own][:, None] - weight).norm(dim=2)
     expected = torch.where(gaps > 0, gaps / widths, math.inf).amin(1)
-    boundary = BoundarySearch(targets=5)(model, images)
+    boundary = BoundarySearch(restarts=5)(model, images)
     assert torch.allclose(boundary.distances, expected, rtol=2e-4)
 
 
@@ -75,7 +75,7 @@ def test_equals_a_general_solver_where_pixels_reach_their_limits():
     model[1].weight.data *= 3
     model = near(model, images)
     weight, bias = (p.detach().numpy() for p in (model[1].weight, model[1].bias))
-    boundary = BoundarySearch(targets=2)(model, images)
+    boundary = BoundarySearch(restarts=2)(model, images)
     clipped = 0
     for n in range(8):
         x = images[n].flatten().numpy()
@@ -106,6 +106,7 @@ def test_is_as_near_as_the_nearest_of_a_fine_grid():
     )
     for layer in model[1::2]:
         layer.weight.data *= 3
+    near(model, torch.rand(200, 1, 1, 2))
     ticks = torch.linspace(0, 1, 401)
     grid = torch.cartesian_prod(ticks, ticks).view(-1, 1, 1, 2)
     images = torch.rand(40, 1, 1, 2)
@@ -135,8 +136,10 @@ def test_every_point_is_just_beyond_the_boundary(relu_model, dtype):
     assert torch.allclose(
         boundary.distances[boundary.found], length(points - images)[boundary.found]
     )
-    short = images + (1 - 1e-3) * (points - images)
-    assert torch.equal(model(short).argmax(1), own)
+    z = model(images + (1 - 1e-3) * (points - images))
+    # In float32, some of these images are nearer to the boundary than rounding can tell.
+    slack = 4e-6 if dtype == torch.float32 else 0
+    assert (z.amax(1) - z.gather(1, own[:, None])[:, 0] <= slack).all()
     alone = torch.cat([model(point[None]) for point in points]).argmax(1)
     assert torch.equal(alone, boundary.labels)
 
@@ -213,11 +216,11 @@ def test_saturated_probabilities_are_no_obstacle():
     assert torch.allclose(BoundarySearch()(model, images).distances, expected, rtol=1e-3)
 
 
-def test_two_classes_and_more_targets_than_classes(smooth_model):
+def test_two_classes_and_more_restarts_than_classes():
     images = 0.4 + 0.2 * torch.rand(4, 2, 2, 2).double()
     model = near(linear(), images)
-    few = BoundarySearch(targets=1)(model, images)
-    assert torch.allclose(BoundarySearch(targets=9)(model, images).distances, few.distances)
+    few = BoundarySearch(restarts=1)(model, images)
+    assert torch.allclose(BoundarySearch(restarts=9)(model, images).distances, few.distances)
 
 
 def test_leaves_the_model_and_the_generator_as_they_were(stateful_model, untouched):
@@ -238,7 +241,7 @@ def test_runs_inside_no_grad_and_on_images_that_require_it(relu_model):
     assert not boundary.points.requires_grad
 
 
-@pytest.mark.parametrize("field", ["steps", "scout_steps", "targets", "target_steps", "restarts"])
+@pytest.mark.parametrize("field", ["steps", "scout_steps", "restarts", "restart_steps"])
 def test_refuses_settings_and_does_without_each_stage(field, relu_model, own_errors):
     with pytest.raises(InputError, match=f"BoundarySearch.{field}: expected a number of at least"):
         BoundarySearch(**{field: -1})

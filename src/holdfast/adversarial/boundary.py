@@ -57,14 +57,15 @@ class BoundarySearch:
     1. *Scout* with a few coarse steps of decoupled direction and norm (DDN): go along the
        normalized gradient of the margin, on a sphere that shrinks when the class has changed and
        grows when it has not.
-    2. *Aim* at each of the likeliest other classes: jump to the nearest point of [0, 1] where the
-       margin to that class, taken as linear, changes sign; repeat from there. Near boundaries of
-       unlikely classes are where searches from one start go wrong.
+    2. *Restart* with an aim at each of the likeliest other classes: jump to the nearest point of
+       [0, 1] where the margin to that class, taken as linear, changes sign; repeat from there. The
+       first restart is from the image, the others are from random points as far from it as what
+       the scout found. The nearest boundary need not lie where the gradient points.
     3. *Polish* the nearest point so far with fine steps of DDN.
     4. *Project* it once more on the boundary's tangent plane, and *bisect* the way to it.
 
-    A step costs one gradient. Where steps 1 and 2 find no other class, black, white and random
-    images are tried, and what they find is bisected and polished.
+    A step costs one gradient. Where all this finds no other class, black, white and random images
+    are tried, and what they find is bisected and polished.
 
     Parameters
     ----------
@@ -72,14 +73,13 @@ class BoundarySearch:
         Number of polishing steps.
     scout_steps : int
         Number of scouting steps.
-    targets : int
-        How many classes to aim at, those with the highest logits.
-    target_steps : int
-        Number of steps towards each of them.
     restarts : int
-        How many random images to try where nothing else was found.
+        Number of restarts, each with an aim at another class, the one of the highest logit first;
+        where there are more restarts than classes, in turn.
+    restart_steps : int
+        Number of steps of each restart.
     seed : int
-        The random images for an image depend on this and on the image's content alone.
+        What is drawn for an image depends on this and on the image's content alone.
     chunk : int, optional
         How many images to take at a time; by default chosen from their size.
 
@@ -108,15 +108,13 @@ class BoundarySearch:
 
     steps: int = 20
     scout_steps: int = 10
-    targets: int = 3
-    target_steps: int = 5
-    restarts: int = 8
+    restarts: int = 3
+    restart_steps: int = 5
     seed: int = 0
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        counts = "steps", "scout_steps", "targets", "target_steps", "restarts"
-        check_positive(self, *counts, zero=True)
+        check_positive(self, "steps", "scout_steps", "restarts", "restart_steps", zero=True)
 
     def __call__(
         self,
@@ -132,7 +130,7 @@ class BoundarySearch:
         check_images(images)
         if labels is not None:
             check_labels(labels, len(images))
-        size = self.chunk or default_chunk(images, max(1, self.targets))
+        size = self.chunk or default_chunk(images, max(1, self.restarts))
         with evaluating(model):
             parts = [
                 self._search(model, images[part].detach(), None if labels is None else labels[part])
@@ -167,19 +165,19 @@ class BoundarySearch:
         return points, distances, classes
 
     def _follow(self, trail: _Trail, logits: Tensor) -> None:
+        dice = generators(trail.images, self.seed)
         _descend(trail, self.scout_steps, shrink=0.1)
-        count = min(self.targets, logits.shape[1] - 1)
-        if count and self.target_steps:
-            others = logits.scatter(1, trail.labels[:, None], -math.inf)
-            targets = others.nan_to_num(-math.inf).topk(count, dim=1).indices.flatten()
-            aimed = trail.repeat(count)
-            _jump(aimed, self.target_steps, overshoot=1.15, damp=0.1, targets=targets)
+        if self.restarts and self.restart_steps:
+            aimed, targets = self._restart(trail, logits, dice)
+            _jump(aimed, self.restart_steps, overshoot=1.15, damp=0.1, targets=targets)
             _bisect(aimed, _COARSE)
             trail.adopt(aimed)
         lost = ~trail.found
         if lost.any():
             far = _Trail(trail.model, trail.images[lost], trail.labels[lost])
-            for images in self._far_images(far.images):
+            for images in _far_images(
+                far.images, [dice[n] for n in lost.nonzero().flatten().tolist()]
+            ):
                 one = far.repeat(1)
                 one.look(images)
                 _bisect(one, _COARSE)
@@ -190,13 +188,30 @@ class BoundarySearch:
         _jump(trail, 2, overshoot=1 + _FINE / 4, damp=1.0)
         _bisect(trail, _FINE)
 
-    def _far_images(self, images: Tensor) -> Iterator[Tensor]:
-        yield torch.zeros_like(images)
-        yield torch.ones_like(images)
-        dice = generators(images, self.seed)
-        for _ in range(self.restarts):
-            drawn = [torch.rand(images.shape[1:], generator=die) for die in dice]
-            yield torch.stack(drawn).to(images)
+    def _restart(
+        self, trail: _Trail, logits: Tensor, dice: list[torch.Generator]
+    ) -> tuple[_Trail, Tensor]:
+        """Begin the restarts, and choose the class that each of them aims at."""
+        others = logits.scatter(1, trail.labels[:, None], -math.inf).nan_to_num(-math.inf)
+        classes = others.topk(min(self.restarts, logits.shape[1] - 1), dim=1).indices
+        turns = torch.arange(self.restarts, device=logits.device) % classes.shape[1]
+        aimed = trail.repeat(self.restarts)
+        drawn = torch.zeros(len(dice), self.restarts, *trail.images.shape[1:])
+        for own, die in zip(drawn, dice, strict=True):
+            own[1:].normal_(generator=die)
+        noise = drawn.to(trail.images).flatten(0, 1)
+        radius = trail.distances.nan_to_num(posinf=0).repeat_interleave(self.restarts)
+        noise = noise * _wide(radius / _length(noise).clamp_min(_TINY))
+        aimed.points = (aimed.images + noise).clamp(0, 1)
+        return aimed, classes[:, turns].flatten()
+
+
+def _far_images(images: Tensor, dice: list[torch.Generator]) -> Iterator[Tensor]:
+    """Images far from all of these, to look for any other class at all."""
+    yield torch.zeros_like(images)
+    yield torch.ones_like(images)
+    for _ in range(8):
+        yield torch.stack([torch.rand(images.shape[1:], generator=die) for die in dice]).to(images)
 
 
 class _Trail:
@@ -241,7 +256,7 @@ class _Trail:
         return beyond
 
     def repeat(self, count: int) -> _Trail:
-        """Begin ``count`` trails for each image, one after the other."""
+        """Begin ``count`` trails for each image, side by side."""
         images = self.images.repeat_interleave(count, 0)
         return _Trail(self.model, images, self.labels.repeat_interleave(count))
 

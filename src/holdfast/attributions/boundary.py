@@ -281,7 +281,7 @@ class BoundarySmoothGrad:
         die = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(self.samples, *images.shape[1:], generator=die)
         noise = self.noise * drawn.to(images)
-        copies = self.samples * max(1, self.search.targets)
+        copies = self.samples * max(1, self.search.restarts)
         search = dataclasses.replace(self.search, chunk=self.search.chunk or max(1, size // copies))
         with evaluating(model):
             targets = resolve_targets(model, images, targets, size)
