@@ -286,9 +286,8 @@ class TestEveryMethod:
 
     def test_neither_chunks_nor_batch_change_the_result(self, method, model, images):
         whole = method(model, images)
-        for chunk in (1, 3):
-            small = dataclasses.replace(method, chunk=chunk)
-            assert torch.allclose(small(model, images), whole, atol=1e-7)
+        small = dataclasses.replace(method, chunk=2)
+        assert torch.allclose(small(model, images), whole, atol=1e-7)
         assert torch.allclose(method(model, images[3:4]), whole[3:4], atol=1e-7)
 
     def test_leaves_everything_as_it_was(self, method, stateful_model, untouched):
