@@ -8,8 +8,8 @@ it classifies correctly. The published pipeline (Wang et al., ICLR 2022, appendi
 foolbox, which is needed here alone: PGD in ℓ2 at each of a list of ε, then Carlini-Wagner, and of
 all points the nearest. Foolbox's own DDN is there for comparison.
 
-The pipeline's step sizes are the published ones where there are any, for CIFAR-10. They are too
-short there for Carlini-Wagner; ``--generous`` takes longer ones, with which it does far better.
+The pipeline's step sizes are the published ones where there are any, for CIFAR-10; ``--generous``
+takes longer ones there, with which it comes a little nearer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ except ImportError as error:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The settings of the published pipeline: the list of ε, and both step sizes.
+    """The settings of the published pipeline: the authors' list of ε, and both step sizes.
 
     Without a step size, PGD takes steps of 2ε / 100.
     """
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="test images of each")
     parser.add_argument("--train", type=int, help="train on at most so many images")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--generous", action="store_true", help="better steps for the pipeline")
+    parser.add_argument("--generous", action="store_true", help="longer steps on CIFAR-10")
     parser.add_argument("--threads", type=int, help="CPU threads")
     arguments = parser.parse_args()
     if not (arguments.mnist or arguments.cifar):

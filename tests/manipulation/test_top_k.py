@@ -187,3 +187,13 @@ def test_refuses_settings(settings, says, own_errors):
 def test_refuses_k_larger_than_the_map(relu_model, images, labels, own_errors):
     with pytest.raises(InputError, match=r"TopK.k: expected at most the number of pixels, 25"):
         TopK(IG, 26, 0.1, 0.1, 1)(relu_model, images, labels)
+
+
+def test_images_with_fewer_ink_pixels_than_k_are_attacked_all_the_same(relu_model):
+    """All importance lies in the top k, and black pixels sit on the kink of the absolute value."""
+    images = torch.zeros(2, 2, 5, 5, dtype=torch.float64)
+    images[:, :, 1:3, 1:3] = torch.rand(2, 2, 2, 2, dtype=torch.float64)
+    labels = relu_model(images).argmax(1)
+    outcome = TopK(IG, 10, 0.1, 0.02, 6)(relu_model, images, labels)
+    assert ((outcome.images - images).abs().flatten(1).amax(1) > 0).all()
+    assert (outcome.similarity < 0.95).all()
