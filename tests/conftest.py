@@ -1,6 +1,5 @@
 """Fixtures shared by the whole suite."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -8,15 +7,6 @@ import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Two workers on two cores: one thread each, or they fight over the cores.
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -176,8 +176,11 @@ def _demo(arguments: list[str]) -> None:
         return
     options, overrides = asked
 
+    import torch
+
     from holdfast.training.recipe import Recipe, build, read_recipe
 
+    torch.set_num_threads(1)  # networks this small only wait for more, and numbers stay the same
     out = Path(options.out)
     recipes = {
         name: build(Recipe, read_recipe(f"digits/{name}", overrides | {"seed": options.seed}))

@@ -277,16 +277,16 @@ class BoundarySmoothGrad:
         die = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(self.samples, *images.shape[1:], generator=die)
         noise = self.noise * drawn.to(images)
-        copies = self.samples * max(1, self.search.restarts)
-        search = dataclasses.replace(self.search, chunk=self.search.chunk or max(1, size // copies))
+        few = self.search.chunk or max(1, size // (self.samples * max(1, self.search.restarts)))
         with evaluating(model):
             targets = resolve_targets(model, images, targets, size)
+            search = dataclasses.replace(self.search, chunk=few)
             boundary = search(_Smoothed(model, noise), images)
             maps = []
             for some in chunks(len(images), max(1, size // self.samples)):
                 total = torch.zeros_like(images[some], requires_grad=False)
-                for few in chunks(self.samples, size):
-                    points = boundary.points[some, None] + noise[few]
+                for part in chunks(self.samples, size):
+                    points = boundary.points[some, None] + noise[part]
                     gradients = input_gradient(
                         model,
                         points.flatten(0, 1),
@@ -387,8 +387,7 @@ class _Smoothed(nn.Module):
 def _baselines(search: BoundarySearch, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the boundary point of each image, black where there is none, and where there is."""
     boundary = search(model, images)
-    there = boundary.found[:, None, None, None]
-    return torch.where(there, boundary.points, 0), boundary.found
+    return torch.where(boundary.found[:, None, None, None], boundary.points, 0), boundary.found
 
 
 def _warn(method: object, found: Tensor, fallback: str) -> None:

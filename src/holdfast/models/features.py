@@ -85,8 +85,9 @@ def with_features(
     Examples
     --------
     >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten())
-    >>> logits, features = with_features(model, torch.rand(1, 1, 6, 6), "0")
-    >>> bool(features.min() < 0)
+    >>> _ = nn.init.constant_(model[0].weight, -1.0)
+    >>> logits, features = with_features(model, torch.full((1, 1, 6, 6), 0.5), "0")
+    >>> bool(features.max() < 0)  # as the convolution made them, before the ReLU overwrote them
     True
     """
     if layer is None:

@@ -1,0 +1,15 @@
+"""What holds for every test and every example in a docstring."""
+
+import os
+
+import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two workers on two cores: one thread each, or they fight over the cores.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
