@@ -53,7 +53,7 @@ class TestRecipesOfHoldfast:
         assert {"mnist/natural", "mnist/pgd", "mnist/art", "digits/art"} <= set(recipe_names())
 
     def test_published_settings(self):
-        """Figures of paper 003's appendix and of algorithm 1 of the ART paper, by hand."""
+        """Figures of the papers' appendices, by hand."""
         madry = load_recipe("mnist/pgd")
         assert madry.objective.attack == PGD(eps=0.3, step_size=0.01, steps=40)
         assert (madry.optimizer.name, madry.optimizer.lr, madry.batch_size) == ("adam", 1e-4, 50)
@@ -181,7 +181,7 @@ class TestBuild:
 
 
 def test_schedule():
-    """The schedule of paper 003 for Flower: 1e-4 for 1,500 steps, 1e-3 until 70,000, then 1e-4."""
+    """Published for Flower-17: 1e-4 for 1,500 steps, 1e-3 until 70,000, then 1e-4."""
     s = OptimizerSettings(lr=1e-4, schedule={1500: 1e-3, 70000: 1e-4}, interval="step")
     rates = [s.rate_at(t) for t in (0, 1499, 1500, 69999, 70000, 90000)]
     assert rates == [1e-4, 1e-4, 1e-3, 1e-3, 1e-4, 1e-4]
