@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from holdfast.adversarial import PGD
 from holdfast.attributions import IntegratedGradients
 from holdfast.contracts import Attack, HoldfastError, Manipulation, check_labels, check_positive
 from holdfast.data import ImageDataset
+from holdfast.files import whole
 from holdfast.manipulation import TopK
 from holdfast.metrics import kendall_tau, pixel_scores, spearman_rho, top_k_intersection
 from holdfast.models import evaluating
@@ -137,6 +137,8 @@ class Audit:
         out = Path(out)
         self._claim(out, model, data)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        explained = self._explained(len(data))
+        among = frozenset(explained)
         starts = range(0, len(data), self.shard)
         with evaluating(model):
             for number, start in enumerate(
@@ -147,17 +149,22 @@ class Audit:
                     continue
                 indices = list(range(start, min(start + self.shard, len(data))))
                 with _seeded(self.seed, number):
-                    rows = list(self._examine(model, data, indices, device))
-                with _whole(part) as temporary:
+                    rows = list(self._examine(model, data, indices, among, device))
+                with whole(part) as temporary:
                     pq.write_table(_table(rows), temporary)
             if not (out / "gallery.safetensors").exists():
-                with _seeded(self.seed, -1), _whole(out / "gallery.safetensors") as temporary:
-                    temporary.write_bytes(self._gallery(model, data, device))
+                with _seeded(self.seed, -1), whole(out / "gallery.safetensors") as temporary:
+                    temporary.write_bytes(self._gallery(model, data, explained, device))
         parts = sorted(out.glob("part-*.parquet"))
         return pa.concat_tables([pq.ParquetFile(part).read() for part in parts])
 
     def _examine(
-        self, model: nn.Module, data: ImageDataset, indices: list[int], device: torch.device
+        self,
+        model: nn.Module,
+        data: ImageDataset,
+        indices: list[int],
+        explained: frozenset[int],
+        device: torch.device,
     ) -> Iterator[tuple[int, int, str, str, float]]:
         """Yield the records of one shard."""
         batch = data.batch(indices)
@@ -181,7 +188,7 @@ class Audit:
             attacked = attack(model, images, labels)
             yield from records(check, "correct", every, _correct(model, attacked, labels))
 
-        drawn = torch.tensor([i in self._explained(len(data)) for i in indices], device=device)
+        drawn = torch.tensor([i in explained for i in indices], device=device)
         chosen = every[drawn & right]
         if len(chosen) == 0:
             return
@@ -205,17 +212,17 @@ class Audit:
             "spearman_rho": spearman_rho(first, second),
         }
 
-    def _order(self, count: int) -> list[int]:
+    def _explained(self, count: int) -> list[int]:
+        """Draw the images whose explanations are attacked, in the order of the draw."""
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.randperm(count, generator=generator).tolist()
+        return torch.randperm(count, generator=generator).tolist()[: self.explained]
 
-    def _explained(self, count: int) -> frozenset[int]:
-        return frozenset(self._order(count)[: self.explained])
-
-    def _gallery(self, model: nn.Module, data: ImageDataset, device: torch.device) -> bytes:
+    def _gallery(
+        self, model: nn.Module, data: ImageDataset, explained: list[int], device: torch.device
+    ) -> bytes:
         """Attack a few images once more and keep pictures and maps."""
         tensors: dict[str, Tensor] = {}
-        order = self._order(len(data))[: self.explained][: 4 * self.gallery]
+        order = explained[: 4 * self.gallery]
         batch = data.batch(order)
         images, labels = batch["images"].to(device), batch["labels"].to(device)
         right = _correct(model, images, labels).nonzero().flatten()[: self.gallery]
@@ -262,8 +269,7 @@ class Audit:
                 )
             return
         versions = {name: version(name) for name in ("holdfast", "torch", "torchvision", "numpy")}
-        out.mkdir(parents=True, exist_ok=True)
-        with _whole(file) as temporary:
+        with whole(file) as temporary:
             text = yaml.safe_dump({**settings, "versions": versions}, sort_keys=False)
             temporary.write_text(text, encoding="utf-8")
 
@@ -294,14 +300,3 @@ def _seeded(seed: int, shard: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed * 1_000_003 + shard)
         yield
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """Give a temporary file that takes its name only when it is complete."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +20,7 @@ from matplotlib.image import imsave
 
 from holdfast import plot
 from holdfast.contracts import InputError
+from holdfast.files import whole
 from holdfast.report import figures
 from holdfast.report.headline import headline
 from holdfast.report.records import AuditedRun
@@ -64,6 +63,7 @@ def write_report(
 
     Examples
     --------
+    >>> import tempfile
     >>> import pyarrow as pa
     >>> run = AuditedRun("art", pa.table({"index": [0, 1], "label": [3, 5], "check": ["clean"] * 2,
     ...                                   "measure": ["correct"] * 2, "value": [1.0, 0.0]}))
@@ -90,7 +90,8 @@ def write_report(
         yaml=_yaml,
         holdfast=_version(),
     )
-    _write_whole(target, text)
+    with whole(target) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     return target
 
 
@@ -262,20 +263,3 @@ def _png(colours: np.ndarray) -> str:
     data = io.BytesIO()
     imsave(data, np.ascontiguousarray(np.round(255 * colours).astype(np.uint8)), format="png")
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write beside the file and move into place: a reader never meets half a report."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # Temporary files are private; a report is as readable as any file of this user.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

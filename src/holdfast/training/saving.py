@@ -16,6 +16,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from holdfast.contracts import InputError
+from holdfast.files import whole
 from holdfast.models import Architecture
 
 __all__ = ["load", "save"]
@@ -86,7 +87,8 @@ def save(
     if ":" not in architecture.name:
         # Better refused now than found unreadable when the training is long over.
         _check_fit("model", state, _untrained(architecture))
-    _write(state, metadata, _file(path))
+    with whole(_file(path)) as unfinished:
+        unfinished.write_bytes(serialize(state, metadata))
 
 
 def load(
@@ -198,16 +200,6 @@ def _first(those: list[str], shown: int = 3) -> str:
 def _file(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     return path / _FILE if path.is_dir() else path
-
-
-def _write(state: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(serialize(dict(state), dict(metadata)))
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
