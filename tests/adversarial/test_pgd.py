@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from holdfast.adversarial import PGD
-from holdfast.contracts import InputError
+from holdfast.adversarial import PGD, ball
+from holdfast.contracts import InputError, generators
 
 
 def naive_pgd(model, images, labels, eps, step_size, steps):
@@ -136,3 +136,62 @@ def test_refuses_settings(settings, field, own_errors):
 def test_refuses_a_label_out_of_range(smooth_model, own_errors):
     with pytest.raises(InputError, match="labels: expected classes from 0 to 3, got 4"):
         PGD(0.1, 0.1, 1)(smooth_model, torch.rand(2, 2, 5, 5).double(), torch.tensor([4, 0]))
+
+
+def test_restarts_are_never_worse_than_one_start(digits):
+    model, images, labels = digits
+    wrong, losses = [], []
+    for restarts in (1, 2, 4, 8):
+        attack = PGD(0.08, 0.02, 5, restarts=restarts, seed=0)
+        logits = model(attack(model, images, labels)).detach()
+        wrong.append(logits.argmax(1) != labels)
+        losses.append(F.cross_entropy(logits, labels, reduction="none"))
+    for n in range(3):
+        assert (wrong[n + 1] >= wrong[n]).all()
+        both = wrong[n + 1] == wrong[n]
+        assert (losses[n + 1] >= losses[n] - 1e-5)[both].all()
+    assert wrong[3].sum() > wrong[0].sum()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_keeps_the_first_restart_that_fools_else_the_highest_loss(smooth_model, norm):
+    """Against all restarts of every image, one by one, from the generator of that image."""
+    with torch.no_grad():
+        smooth_model[-1].weight *= 10
+    images = torch.rand(12, 2, 5, 5).double()
+    labels = smooth_model(images).argmax(1)
+    attack = PGD(0.06, 0.02, 3, norm=norm, seed=2, restarts=4, chunk=5)
+    attack = PGD(0.3, 0.05, 3, norm=norm, seed=2, restarts=4) if norm == "l2" else attack
+    kept, places = [], []
+    for n, label in enumerate(labels):
+        image, (die,) = images[n : n + 1], generators(images[n : n + 1], 2)
+        tried = []
+        for _ in range(4):
+            start = ball(norm, attack.eps).start(image, [die])
+
+            def loss(x, y=label[None]):
+                return F.cross_entropy(smooth_model(x), y, reduction="none")
+
+            x = attack.maximize(loss, image, start)
+            tried.append((bool(smooth_model(x).argmax() != label), loss(x).item(), x))
+        fooled = [k for k in range(4) if tried[k][0]]
+        places.append(fooled[0] if fooled else max(range(4), key=lambda k: tried[k][1]))
+        kept.append(tried[places[-1]][2])
+    assert len(set(places)) > 1
+    assert torch.allclose(attack(smooth_model, images, labels), torch.cat(kept))
+
+
+def test_chunks_do_not_change_unseeded_restarts(digits):
+    model, images, labels = digits
+    results = []
+    for chunk in (None, 7):
+        torch.manual_seed(7)
+        results.append(PGD(0.08, 0.02, 3, restarts=3, chunk=chunk)(model, images, labels))
+    assert torch.allclose(*results, atol=1e-5)
+
+
+def test_restarts_need_a_random_start(own_errors):
+    with pytest.raises(InputError, match=r"PGD\.restarts: expected 1 where random_start is False"):
+        PGD(0.1, 0.1, 1, random_start=False, restarts=2)
+    with pytest.raises(InputError, match=r"PGD\.restarts"):
+        PGD(0.1, 0.1, 1, restarts=0)

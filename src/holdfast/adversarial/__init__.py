@@ -1,19 +1,43 @@
-"""Attacks on predictions, and the search for the nearest decision boundary."""
+"""Attacks on predictions, and the search for the nearest decision boundary.
 
+Every attack is called with a model, images and labels, and returns images. `accuracy` tells how
+many of them the model still gets right.
+"""
+
+from holdfast.adversarial.accuracy import accuracy, correct
 from holdfast.adversarial.ball import L2Ball, LinfBall, Norm, ball
 from holdfast.adversarial.boundary import Boundary, BoundarySearch
+from holdfast.adversarial.carlini_wagner import CarliniWagner
+from holdfast.adversarial.fgsm import FGSM
 from holdfast.adversarial.halfspace import nearest_in_halfspace
 from holdfast.adversarial.pgd import PGD
 from holdfast.adversarial.slope import slope
+from holdfast.adversarial.spatial import Spatial
+from holdfast.adversarial.spsa import SPSA
+from holdfast.adversarial.standard import APGD, Square
+from holdfast.adversarial.targeted import TargetedPGD
+from holdfast.adversarial.transfer import Transfer
+from holdfast.adversarial.uniform_noise import UniformNoise
 
 __all__ = [
+    "APGD",
+    "FGSM",
     "PGD",
+    "SPSA",
     "Boundary",
     "BoundarySearch",
+    "CarliniWagner",
     "L2Ball",
     "LinfBall",
     "Norm",
+    "Spatial",
+    "Square",
+    "TargetedPGD",
+    "Transfer",
+    "UniformNoise",
+    "accuracy",
     "ball",
+    "correct",
     "nearest_in_halfspace",
     "slope",
 ]

@@ -10,9 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from holdfast.adversarial.accuracy import right
 from holdfast.adversarial.ball import Norm, ball
 from holdfast.adversarial.slope import slope
 from holdfast.contracts import (
+    InputError,
     check_images,
     check_labels,
     check_positive,
@@ -22,7 +24,7 @@ from holdfast.contracts import (
 )
 from holdfast.models import evaluating
 
-__all__ = ["PGD"]
+__all__ = ["PGD", "ascend"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,17 @@ class PGD:
     seed : int, optional
         Draw the start of an image from this seed and the image's content alone, the same in any
         batch. By default the start comes from torch's global generator, as training needs it.
+    restarts : int
+        Number of ascents of each image, from as many random starts. The first that the model gets
+        wrong is kept, else the one with the highest loss; an image that has been fooled is not
+        attacked again.
     chunk : int, optional
         How many images to take at a time; by default chosen from their size.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or there are several restarts without a random start.
 
     References
     ----------
@@ -68,11 +79,15 @@ class PGD:
     norm: Norm = "linf"
     random_start: bool = True
     seed: int | None = None
+    restarts: int = 1
     chunk: int | None = None
 
     def __post_init__(self) -> None:
         ball(self.norm, self.eps)
         check_positive(self, "step_size", "steps", zero=True)
+        check_positive(self, "restarts")
+        if self.restarts > 1 and not self.random_start:
+            raise InputError("PGD.restarts", self.restarts, "1 where random_start is False")
 
     def __call__(
         self,
@@ -86,25 +101,34 @@ class PGD:
         """
         check_images(images)
         check_labels(labels, len(images))
-        start = self.start(images)
-        attacked = []
+
+        def loss_of(x: Tensor, y: Tensor) -> Tensor:
+            logits = model(x)
+            check_labels(y, len(x), logits.shape[1])
+            return F.cross_entropy(logits, y, reduction="none")
+
+        labels = labels.to(images.device, torch.long)
+        dice = self._dice(images)
         with evaluating(model):
-            for part in chunks(len(images), self.chunk or default_chunk(images)):
-
-                def loss(x: Tensor, y: Tensor = labels[part]) -> Tensor:
-                    logits = model(x)
-                    check_labels(y, len(x), logits.shape[1])
-                    return F.cross_entropy(logits, y, reduction="none")
-
-                attacked.append(self.maximize(loss, images[part], start[part]))
-        return torch.cat(attacked)
+            attacked = ascend(self, loss_of, images, labels, self._start(images, dice))
+            if self.restarts > 1:
+                wrong, loss = self._judge(model, attacked, labels)
+            for _ in range(self.restarts - 1):
+                left = (~wrong).nonzero().flatten()
+                if len(left) == 0:
+                    break
+                some, own = images[left], labels[left]
+                start = self._start(some, dice and [dice[n] for n in left.tolist()])
+                again = ascend(self, loss_of, some, own, start)
+                now_wrong, now_loss = self._judge(model, again, own)
+                better = now_wrong | (now_loss > loss[left])
+                attacked[left[better]] = again[better]
+                wrong[left[better]], loss[left[better]] = now_wrong[better], now_loss[better]
+        return attacked
 
     def start(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Where the ascent of each image begins."""
-        if not self.random_start:
-            return images.detach()
-        own = None if self.seed is None else generators(images, self.seed)
-        return ball(self.norm, self.eps).start(images.detach(), own)
+        """Where the first ascent of each image begins."""
+        return self._start(images, self._dice(images))
 
     def maximize(
         self,
@@ -137,3 +161,49 @@ class PGD:
                 gradient = slope(value(x), x)
             x = around.project(x.detach() + around.step(gradient, self.step_size), images)
         return x
+
+    def _dice(self, images: Tensor) -> list[torch.Generator] | None:
+        return (
+            generators(images, self.seed) if self.random_start and self.seed is not None else None
+        )
+
+    def _start(self, images: Tensor, dice: list[torch.Generator] | None) -> Tensor:
+        images = images.detach()
+        return ball(self.norm, self.eps).start(images, dice) if self.random_start else images
+
+    @torch.no_grad()
+    def _judge(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell which images the model gets wrong, and the loss of each."""
+        wrong, loss = [], []
+        for part in chunks(len(images), self.chunk or default_chunk(images)):
+            logits = model(images[part])
+            wrong.append(~right(logits, labels[part]))
+            loss.append(F.cross_entropy(logits, labels[part], reduction="none"))
+        return torch.cat(wrong), torch.cat(loss)
+
+
+def ascend(
+    attack: PGD,
+    value: Callable[[Tensor, Tensor], Tensor],
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    start: Float[Tensor, "n c h w"],
+) -> Float[Tensor, "n c h w"]:
+    """Maximize a function of images and labels, chunk by chunk.
+
+    Examples
+    --------
+    >>> images, labels = torch.full((2, 1, 1, 2), 0.5), torch.tensor([0, 1])
+    >>> attack = PGD(eps=0.25, step_size=0.25, steps=1, random_start=False, chunk=1)
+    >>> ascend(attack, lambda x, y: x[:, 0, 0, y].flatten(), images, labels, images).flatten(1)
+    tensor([[0.7500, 0.5000],
+            [0.5000, 0.7500]])
+    """
+    ascended = []
+    for part in chunks(len(images), attack.chunk or default_chunk(images)):
+
+        def own(x: Tensor, y: Tensor = labels[part]) -> Tensor:
+            return value(x, y)
+
+        ascended.append(attack.maximize(own, images[part], start[part]))
+    return torch.cat(ascended)
