@@ -79,6 +79,8 @@ class Batch(TypedDict):
     boxes: NotRequired[Float[Tensor, "n 4"]]
     masks: NotRequired[Float[Tensor, "n h w"]]
     saliency: NotRequired[Float[Tensor, "n h w"]]
+    epoch: NotRequired[int]  # of training, from 0 on
+    progress: NotRequired[float]  # the share of training that is done, in [0, 1]
 
 
 @dataclass(frozen=True)

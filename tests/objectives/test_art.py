@@ -35,14 +35,14 @@ def images():
     return torch.rand(3, 2, 3, 3, dtype=torch.float64) * 0.8 + 0.1
 
 
-def naive_alignment(net, image, label, beta, mean=0.0, std=1.0, channels="each"):
+def naive_alignment(net, image, label, beta, mean=0.0, std=1.0, channels="each", pick=max):
     """Equation 5 for one image, with gradients written out by the chain rule."""
     z = ((image - mean) / std).flatten()
     hidden = net.a.weight @ z + net.a.bias
     active = torch.log(1 + torch.exp(beta * hidden)) / beta
     slope = 1 / (1 + torch.exp(-beta * hidden))
     logits = net.b.weight @ active + net.b.bias
-    rival = max((i for i in range(4) if i != label), key=logits.tolist().__getitem__)
+    rival = pick((i for i in range(4) if i != label), key=logits.tolist().__getitem__)
 
     def distance(i):
         g = torch.stack([(net.b.weight[i] * slope * net.a.weight[:, j]).sum() for j in range(18)])
@@ -73,6 +73,22 @@ def test_value_and_gradients_equal_the_naive_computation(net, images, beta, chan
     assert naive_by[0].abs().max() > 1e-3
     for a, b in zip(ours_by, naive_by, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_the_weakest_class_may_be_the_one_pushed_away(net, images):
+    weakest = alignment_loss(net, images, LABELS, negative="argmin")
+    naive = torch.stack(
+        [
+            naive_alignment(net, v, int(y), 50.0, pick=min)
+            for v, y in zip(images, LABELS, strict=True)
+        ]
+    )
+    assert torch.allclose(weakest, naive, atol=1e-8, rtol=0)
+    assert not torch.allclose(weakest, alignment_loss(net, images, LABELS), atol=1e-6)
+    terms = ART(negative="argmin", attack=PGD(0.0, 0.0, 0))(
+        net, {"images": images, "labels": LABELS}
+    )
+    assert terms["alignment"].item() == pytest.approx(naive.mean().item())
 
 
 def test_passes_gradcheck_for_input_and_weights(net, images):
@@ -149,6 +165,29 @@ def test_loss_is_the_sum_of_its_terms_on_the_perturbed_images(net, images):
     assert (x - images).abs().max() <= 0.1 + 1e-12
 
 
+@pytest.mark.parametrize("coefficient", [0.0, 1.0, 30.0])
+def test_attack_may_ascend_the_cross_entropy_too(net, images, coefficient):
+    """ART + PGD: the gradient is that of both, the loss is as always."""
+    attack = PGD(eps=0.1, step_size=0.03, steps=2, norm="l2", random_start=False)
+    objective = ART(attack_cross_entropy=coefficient, attack=attack)
+    terms = objective(net, {"images": images, "labels": LABELS})
+    x = images.clone()
+    for _ in range(2):
+        x = x.detach().requires_grad_(True)
+        both = sum(
+            naive_alignment(net, v, int(y), 50.0)
+            - coefficient * net(v[None]).log_softmax(1)[0, int(y)]
+            for v, y in zip(x, LABELS, strict=True)
+        )
+        (g,) = torch.autograd.grad(both, x)
+        x = x.detach() + 0.03 * g / g.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    naive = sum(naive_alignment(net, v, int(y), 50.0) for v, y in zip(x, LABELS, strict=True)) / 3
+    cross_entropy = -net(x).log_softmax(1)[torch.arange(3), LABELS].mean()
+    assert terms["alignment"].item() == pytest.approx(naive.item(), abs=1e-6)
+    assert terms["cross_entropy"].item() == pytest.approx(cross_entropy.item(), abs=1e-6)
+    assert terms["loss"].item() == pytest.approx((cross_entropy + 0.5 * naive).item(), abs=1e-6)
+
+
 def test_inner_attack_does_not_lower_its_own_objective(net, images):
     with evaluating(net):
         attack = PGD(eps=0.05, step_size=0.01, steps=5, random_start=False)
@@ -168,7 +207,11 @@ def test_a_step_trains_and_counts_batch_statistics_once(stateful_model):
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"weight": -1.0}, "ART.weight"), ({"beta": 0.0}, "ART.beta")],
+    [
+        ({"weight": -1.0}, "ART.weight"),
+        ({"beta": 0.0}, "ART.beta"),
+        ({"attack_cross_entropy": -1.0}, "ART.attack_cross_entropy"),
+    ],
 )
 def test_refuses_settings(settings, says, own_errors):
     with pytest.raises(InputError, match=says):
@@ -180,3 +223,5 @@ def test_refuses_unknown_choices(net, images, own_errors):
         alignment_loss(net, images, LABELS, anchor="logits")
     with pytest.raises(InputError, match="channels"):
         alignment_loss(net, images, LABELS, channels="sum")
+    with pytest.raises(InputError, match="negative: expected 'argmax' or 'argmin'"):
+        alignment_loss(net, images, LABELS, negative="random")

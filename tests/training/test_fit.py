@@ -1,4 +1,5 @@
 import csv
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -120,6 +121,47 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_step(tmp_path):
     with pytest.raises(HoldfastError, match="the loss became .* at step"):
         train(load_recipe("digits/natural", changes), tmp_path, progress=False)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+NOTES = []
+
+
+@dataclass(frozen=True)
+class Noting:
+    """An objective that notes how far training is."""
+
+    def __call__(self, model, batch):
+        NOTES.append((batch["epoch"], batch.get("progress")))
+        return {"loss": model(batch["images"]).square().mean()}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [
+        ({"max_epochs": 2}, [(n // 3, n / 6) for n in range(6)]),
+        ({"max_steps": 4}, [(n // 3, n / 4) for n in range(4)]),
+    ],
+)
+def test_batches_say_how_far_training_is(trainer, expected, tmp_path):
+    NOTES.clear()
+    recipe = replace(load_recipe("digits/natural", TINY | {"trainer": trainer}), objective=Noting())
+    train(recipe, tmp_path / "run", progress=False)
+    assert expected == NOTES
+
+
+def test_progress_goes_on_where_it_stopped(tmp_path):
+    recipe = replace(load_recipe("digits/natural", TINY), objective=Noting())
+    train(replace(recipe, trainer={"max_epochs": 1}), tmp_path / "run", progress=False)
+    NOTES.clear()
+    train(replace(recipe, trainer={"max_epochs": 2}), tmp_path / "run", resume=True, progress=False)
+    assert [(1, n / 6) for n in range(3, 6)] == NOTES
+
+
+def test_without_a_length_there_is_no_progress(tmp_path):
+    NOTES.clear()
+    recipe = load_recipe("digits/natural", TINY | {"trainer": {"max_time": {"seconds": 1}}})
+    train(replace(recipe, objective=Noting()), tmp_path / "run", progress=False)
+    assert NOTES[0] == (0, None)
 
 
 @pytest.mark.parametrize(

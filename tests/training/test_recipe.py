@@ -4,10 +4,19 @@ import pytest
 import torch
 import yaml
 
+from holdfast import adversarial, objectives
 from holdfast.adversarial import PGD
 from holdfast.audit import Audit
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.objectives import ART, AttributionRegularization, Natural
+from holdfast.objectives import (
+    ART,
+    TRADES,
+    AdversarialTraining,
+    AttributionRegularization,
+    Natural,
+    SaliencyTraining,
+    Successive,
+)
 from holdfast.training.recipe import (
     OptimizerSettings,
     Recipe,
@@ -27,6 +36,12 @@ class OwnObjective:
 
     def __call__(self, model, batch):
         return {"loss": self.weight * model(batch["images"]).square().mean()}
+
+
+def _top_k_of(name):
+    settings = {"k": 1, "eps": 0.1, "step_size": 0.1, "steps": 1}
+    attribution = {"class_path": name, "init_args": {"eps": 0.1}}
+    return {"class_path": "TopK", "init_args": settings | {"attribution": attribution}}
 
 
 class TestRecipesOfHoldfast:
@@ -164,6 +179,34 @@ class TestBuild:
             build(PGD, {"eps": 0.1})
         with pytest.raises(InputError, match=r"Audit.attacks.x: expected a class called with"):
             build(Audit, {"attacks": {"x": "Gradient"}})
+
+    def test_a_name_in_two_rooms_is_the_one_that_fits(self):
+        """`UniformNoise` is an attack and an objective."""
+        named = {"class_path": "UniformNoise", "init_args": {"eps": "8/255"}}
+        recipe = load_recipe("digits/art", {"objective": named})
+        assert recipe.objective == objectives.UniformNoise(eps=8 / 255)
+        trained = build(AdversarialTraining, {"attack": named})
+        assert trained.attack == adversarial.UniformNoise(eps=8 / 255)
+        with pytest.raises(InputError, match=r"called with \(model, images, targets\), got Unif"):
+            build(Audit, {"manipulations": {"x": _top_k_of("UniformNoise")}})
+
+    @pytest.mark.parametrize(
+        "objective",
+        [
+            Successive(SaliencyTraining(source="boxes"), AdversarialTraining(), share=0.3),
+            Successive(objectives.UniformNoise(), TRADES(weight=3.0)),
+            objectives.EnhancedRegularization(rule="stratified", base=False),
+            objectives.InputAlignment(distance="l2"),
+            objectives.GradientStability(),
+            objectives.JacobianRegularization(),
+            objectives.AttentionDropout(layers=("layer3", "layer4"), threshold=0.8),
+            ART(negative="argmin", attack_cross_entropy=1.0),
+        ],
+        ids=repr,
+    )
+    def test_objectives_round_trip_through_yaml(self, objective):
+        settings = yaml.safe_load(yaml.safe_dump(to_settings(objective)))
+        assert load_recipe("digits/art", {"objective": settings}).objective == objective
 
     @pytest.mark.parametrize("name", recipe_names())
     def test_settings_round_trip_through_yaml(self, name):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from holdfast.adversarial import PGD
 from holdfast.contracts import Attack, Batch
+from holdfast.objectives.checks import classification_loss, images_and_labels
 
 __all__ = ["AdversarialTraining"]
 
@@ -41,5 +41,6 @@ class AdversarialTraining:
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``{"loss"}``."""
-        attacked = self.attack(model, batch["images"], batch["labels"])
-        return {"loss": F.cross_entropy(model(attacked), batch["labels"])}
+        images, labels = images_and_labels(batch)
+        attacked = self.attack(model, images, labels)
+        return {"loss": classification_loss(model(attacked), labels)}

@@ -12,13 +12,24 @@ from torch.nn import functional as F
 
 from holdfast.adversarial import PGD
 from holdfast.attributions import select_output
-from holdfast.contracts import Batch, InputError, check_images, check_labels, check_positive
+from holdfast.contracts import Batch, InputError, check_positive
 from holdfast.models import Normalized, Standardized, evaluating, softplus, statistics_kept
+from holdfast.objectives.checks import classification_loss, classification_losses, images_and_labels
 
-__all__ = ["ART", "Anchor", "Channels", "alignment_loss"]
+__all__ = [
+    "ART",
+    "Anchor",
+    "Channels",
+    "Negative",
+    "alignment_loss",
+    "class_gradient",
+    "cosine_distance",
+    "per_image",
+]
 
 Anchor = Literal["normalized", "pixels"]
 Channels = Literal["each", "mean"]
+Negative = Literal["argmax", "argmin"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +54,18 @@ class ART:
         input, or the pixels.
     channels : {"each", "mean"}
         Compare all channels, or, as published for large images, the channel means.
+    negative : {"argmax", "argmin"}
+        Which other class is pushed away: the strongest or the weakest.
+    attack_cross_entropy : float
+        Coefficient of the cross-entropy in what x̃ ascends. With 1, x̃ ascends ``L_attr + ℓ``, which
+        joins ART with adversarial training.
 
     Notes
     -----
+    The published variants: table 5's other negative class is ``negative="argmin"``, its equations 2
+    and 4 are `GradientStability` and `InputAlignment`; appendix C's perturbation is
+    ``attack_cross_entropy=1.0``.
+
     The inner attack runs the model in eval mode, the loss in the mode it is in. Batch-norm's
     running statistics follow the pass of the cross-entropy only: in evaluation the model runs with
     ReLU, not with its surrogate.
@@ -69,25 +89,37 @@ class ART:
     attack: PGD = PGD(eps=8 / 255, step_size=1.5 / 255, steps=3)
     anchor: Anchor = "normalized"
     channels: Channels = "each"
+    negative: Negative = "argmax"
+    attack_cross_entropy: float = 0.0
 
     def __post_init__(self) -> None:
-        check_positive(self, "weight", zero=True)
+        check_positive(self, "weight", "attack_cross_entropy", zero=True)
         check_positive(self, "beta")
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``{"loss", "cross_entropy", "alignment"}``."""
-        images, labels = batch["images"], batch["labels"]
-        check_images(images)
-        check_labels(labels, len(images))
+        images, labels = images_and_labels(batch)
 
         def alignment(x: Tensor) -> Tensor:
             return alignment_loss(
-                model, x, labels, beta=self.beta, anchor=self.anchor, channels=self.channels
+                model,
+                x,
+                labels,
+                beta=self.beta,
+                anchor=self.anchor,
+                channels=self.channels,
+                negative=self.negative,
             )
 
+        def ascended(x: Tensor) -> Tensor:
+            if not self.attack_cross_entropy:
+                return alignment(x)
+            losses = classification_losses(model(x), labels)
+            return alignment(x) + self.attack_cross_entropy * losses
+
         with evaluating(model):
-            perturbed = self.attack.maximize(alignment, images)
-        cross_entropy = F.cross_entropy(model(perturbed), labels)
+            perturbed = self.attack.maximize(ascended, images)
+        cross_entropy = classification_loss(model(perturbed), labels)
         with statistics_kept(model):
             aligned = alignment(perturbed).mean()
         return {
@@ -105,11 +137,12 @@ def alignment_loss(
     beta: float = 50.0,
     anchor: Anchor = "normalized",
     channels: Channels = "each",
+    negative: Negative = "argmax",
 ) -> Float[Tensor, " n"]:
     """L_attr, ART's soft-margin triplet loss on the cosine between image and gradient.
 
     ``log(1 + exp(−(d(g^{i*}, x) − d(g^y, x))))``, with ``d(g, x) = 1 − ⟨g, x⟩ / (‖g‖‖x‖)``, y the
-    true class and i* the strongest other one. A gradient of zero has distance 1.
+    true class and i* the strongest other one, or the weakest. A gradient of zero has distance 1.
 
     Returns
     -------
@@ -128,17 +161,89 @@ def alignment_loss(
     >>> bool(loss.isclose(torch.tensor(2.0).log()))
     True
     """
-    with torch.enable_grad(), softplus(beta):
-        x = images if images.requires_grad else images.detach().requires_grad_(True)
-        seen, classify = _anchor(model, x, anchor)
-        logits = classify(seen)
+    with torch.enable_grad():
+        seen, logits = _ask(model, images, beta, anchor)
         positive = select_output(logits, labels)
-        others = logits.scatter(1, labels[:, None], float("-inf"))
-        negative = others.max(1).values
+        rival = _rival(logits, labels, negative)
         (toward,) = torch.autograd.grad(positive.sum(), seen, create_graph=True)
-        (away,) = torch.autograd.grad(negative.sum(), seen, create_graph=True)
-    margin = _distance(away, seen, channels) - _distance(toward, seen, channels)
-    return F.softplus(-margin)
+        (away,) = torch.autograd.grad(rival.sum(), seen, create_graph=True)
+    image = per_image(seen, channels)
+    apart = cosine_distance(per_image(away, channels), image)
+    return F.softplus(-(apart - cosine_distance(per_image(toward, channels), image)))
+
+
+def class_gradient(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    *,
+    beta: float = 50.0,
+    anchor: Anchor = "normalized",
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:
+    """Return g^y through the softplus surrogate, and what it was taken with respect to.
+
+    Both can be differentiated with respect to images and weights.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    >>> gradient, seen = class_gradient(model, torch.rand(1, 1, 1, 2), torch.tensor([0]))
+    >>> torch.equal(gradient.flatten(), model[1].weight[0])
+    True
+    """
+    with torch.enable_grad():
+        seen, logits = _ask(model, images, beta, anchor)
+        positive = select_output(logits, labels)
+        (gradient,) = torch.autograd.grad(positive.sum(), seen, create_graph=True)
+    return gradient, seen
+
+
+def per_image(x: Float[Tensor, "n c h w"], channels: Channels) -> Float[Tensor, "n p"]:
+    """Lay each image out as one row: all its channels, or their mean.
+
+    Examples
+    --------
+    >>> per_image(torch.tensor([1.0, 3.0]).view(1, 2, 1, 1), "mean")
+    tensor([[2.]])
+    """
+    if channels == "mean":
+        x = x.mean(1)
+    elif channels != "each":
+        raise InputError("channels", repr(channels), "'each' or 'mean'")
+    return x.flatten(1)
+
+
+def cosine_distance(
+    gradient: Float[Tensor, "n p"], image: Float[Tensor, "n p"]
+) -> Float[Tensor, " n"]:
+    """Return ``1 − ⟨g, x⟩ / (‖g‖₂ ‖x‖₂)`` row by row; 1 where one of them is zero.
+
+    Examples
+    --------
+    >>> cosine_distance(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([0.4000])
+    """
+    # Squares below the smallest normal number would make the norm's derivative infinite.
+    tiny = torch.finfo(gradient.dtype).tiny
+    norms = gradient.square().sum(1).clamp_min(tiny) * image.square().sum(1).clamp_min(tiny)
+    return 1 - (gradient * image).sum(1) / norms.clamp_min(tiny).sqrt()
+
+
+def _ask(model: nn.Module, images: Tensor, beta: float, anchor: Anchor) -> tuple[Tensor, Tensor]:
+    """Return what the gradients are aligned with, and the surrogate's logits made of it."""
+    x = images if images.requires_grad else images.detach().requires_grad_(True)
+    with softplus(beta):
+        seen, classify = _anchor(model, x, anchor)
+        return seen, classify(seen)
+
+
+def _rival(logits: Tensor, labels: Tensor, negative: Negative) -> Float[Tensor, " n"]:
+    """Pick the logit of the strongest or the weakest class other than the label."""
+    if negative == "argmax":
+        return logits.scatter(1, labels[:, None], float("-inf")).max(1).values
+    if negative == "argmin":
+        return logits.scatter(1, labels[:, None], float("inf")).min(1).values
+    raise InputError("negative", repr(negative), "'argmax' or 'argmin'")
 
 
 def _anchor(model: nn.Module, images: Tensor, anchor: Anchor) -> tuple[Tensor, nn.Module]:
@@ -150,15 +255,3 @@ def _anchor(model: nn.Module, images: Tensor, anchor: Anchor) -> tuple[Tensor, n
     if isinstance(model, Normalized | Standardized):
         return model.normalize(images), model.module
     return images, model
-
-
-def _distance(gradient: Tensor, image: Tensor, channels: Channels) -> Float[Tensor, " n"]:
-    if channels == "mean":
-        gradient, image = gradient.mean(1), image.mean(1)
-    elif channels != "each":
-        raise InputError("channels", repr(channels), "'each' or 'mean'")
-    gradient, image = gradient.flatten(1), image.flatten(1)
-    # Squares below the smallest normal number would make the norm's derivative infinite.
-    tiny = torch.finfo(gradient.dtype).tiny
-    norms = gradient.square().sum(1).clamp_min(tiny) * image.square().sum(1).clamp_min(tiny)
-    return 1 - (gradient * image).sum(1) / norms.clamp_min(tiny).sqrt()

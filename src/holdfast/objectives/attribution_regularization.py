@@ -7,12 +7,12 @@ from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from holdfast.adversarial import PGD
 from holdfast.attributions import Rule, integrate, path_points
-from holdfast.contracts import Batch, InputError, check_images, check_labels, check_positive
+from holdfast.contracts import Batch, InputError, check_positive
 from holdfast.models import evaluating, statistics_kept
+from holdfast.objectives.checks import classification_loss, classification_losses, images_and_labels
 
 __all__ = ["AttributionRegularization", "attribution_size"]
 
@@ -75,9 +75,7 @@ class AttributionRegularization:
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``{"loss", "cross_entropy", "attribution"}``."""
-        images, labels = batch["images"], batch["labels"]
-        check_images(images)
-        check_labels(labels, len(images))
+        images, labels = images_and_labels(batch)
 
         def ascended(x: Tensor) -> Tensor:
             size = attribution_size(
@@ -85,12 +83,12 @@ class AttributionRegularization:
             )
             if self.form == "ig_norm":
                 return size
-            return F.cross_entropy(model(x), labels, reduction="none") + self.weight * size
+            return classification_losses(model(x), labels) + self.weight * size
 
         with evaluating(model):
             perturbed = self.attack.maximize(ascended, images)
         seen = images if self.form == "ig_norm" else perturbed
-        cross_entropy = F.cross_entropy(model(seen), labels)
+        cross_entropy = classification_loss(model(seen), labels)
         with statistics_kept(model):
             size = attribution_size(
                 model, images, perturbed, labels, steps=self.steps, rule=self.rule

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from holdfast.contracts import Batch
+from holdfast.objectives.checks import classification_loss, images_and_labels
 
 __all__ = ["Natural"]
 
@@ -27,4 +27,5 @@ class Natural:
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``{"loss"}``."""
-        return {"loss": F.cross_entropy(model(batch["images"]), batch["labels"])}
+        images, labels = images_and_labels(batch)
+        return {"loss": classification_loss(model(images), labels)}

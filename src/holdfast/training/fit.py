@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,10 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Compute the objective's terms, log them all, and return the loss."""
+        batch = {**batch, "epoch": self.current_epoch}
+        # With a time limit alone, nobody knows how far training is.
+        if math.isfinite(steps := self.trainer.estimated_stepping_batches):
+            batch["progress"] = min(1.0, self.global_step / steps)
         terms = self.objective(self.model, batch)
         if not torch.isfinite(terms["loss"]):
             raise HoldfastError(

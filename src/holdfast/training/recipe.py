@@ -282,7 +282,7 @@ def _method(name: str, kind: Any, settings: Any) -> Any:
         raise InputError(name, repr(settings), "class_path and init_args")
     if "class_path" not in settings or set(settings) - {"class_path", "init_args"}:
         raise InputError(name, ", ".join(map(str, settings)), "class_path and init_args")
-    made = _find(settings["class_path"], name)
+    made = _find(settings["class_path"], name, kind)
     if _called_with(made) != _called_with(kind):
         expected = f"a class called with ({', '.join(_called_with(kind))})"
         came = f"{settings['class_path']}, called with ({', '.join(_called_with(made))})"
@@ -299,11 +299,17 @@ def _called_with(method: Any) -> list[str]:
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
 
 
-def _find(path: Any, name: str) -> type[Any]:
-    for room in _ROOMS:
-        if path in room.__all__ and isinstance(getattr(room, path), type):
-            found: type[Any] = getattr(room, path)
-            return found
+def _find(path: Any, name: str, kind: Any) -> type[Any]:
+    """Find a class by its import path, or one of Holdfast by its name alone.
+
+    A name may stand in two rooms, for an attack and an objective, say: the one that is called like
+    ``kind`` is meant.
+    """
+    named = [getattr(room, path) for room in _ROOMS if path in room.__all__]
+    classes: list[type[Any]] = [found for found in named if isinstance(found, type)]
+    if classes:
+        fitting = (found for found in classes if _called_with(found) == _called_with(kind))
+        return next(fitting, classes[0])
     try:
         imported = import_object(path)
     except Exception as error:  # a user's module can fail in any way while it is imported
