@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from holdfast.adversarial import LinfBall, slope
-from holdfast.attributions import (
-    IntegratedGradients,
-    expand_baseline,
-    integrate,
-    path_points,
-)
-from holdfast.contracts import (
-    Attribution,
-    InputError,
-    Outcome,
-    check_images,
-    check_labels,
-    check_positive,
-    chunks,
-    default_chunk,
-    generators,
-)
-from holdfast.metrics import kendall_tau, pixel_scores
-from holdfast.models import evaluating, softplus
+from holdfast.contracts import Attribution, InputError, Outcome, check_images, check_positive
+from holdfast.manipulation.descent import Loss, check_settings, descend
+from holdfast.manipulation.judge import Judge
+from holdfast.metrics import pixel_scores
 
-__all__ = ["TopK"]
+__all__ = ["TopK", "share_of"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +39,16 @@ class TopK:
         Number of steps.
     beta : float
         Sharpness of the softplus surrogate.
+    momentum : float
+        How much of the last step's direction remains in the next.
+    margin : float
+        Where the label's lead in logits falls below this share of what it was, a step leads back up
+        instead of down the loss.
     path_samples : int, optional
-        Estimate the gradient of Integrated Gradients from so many random points of the path, one in
-        each equal piece, drawn anew each step, instead of from all of them: unbiased and far
-        cheaper. Maps are always judged in full.
+        Estimate maps that average over many inputs from so many, drawn anew each step, instead of
+        from all of them: of the path of (boundary) Integrated Gradients one random point in each
+        equal piece, of SmoothGrad and GradientSHAP fewer draws. Unbiased and far cheaper. Maps are
+        always judged in full.
     judge_every : int
         Judge the map after every so many steps, and after the last. 1 as published.
     seed : int
@@ -71,8 +59,8 @@ class TopK:
     Raises
     ------
     InputError
-        If a setting is out of range, or ``path_samples`` is given for an attribution that is no
-        `IntegratedGradients`.
+        If a setting is out of range, or ``path_samples`` is given for an attribution that has
+        nothing to sample.
 
     Notes
     -----
@@ -88,6 +76,7 @@ class TopK:
 
     Examples
     --------
+    >>> from holdfast.attributions import IntegratedGradients
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> images = torch.rand(2, 1, 8, 8)
     >>> labels = model(images).argmax(1)
@@ -103,20 +92,16 @@ class TopK:
     step_size: float
     steps: int
     beta: float = 50.0
+    momentum: float = 0.0
+    margin: float = 0.0
     path_samples: int | None = None
     judge_every: int = 1
     seed: int = 0
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        check_positive(self, "k", "step_size", "steps", "beta", "judge_every")
-        check_positive(self, "eps", zero=True)
-        if self.path_samples is None:
-            return
-        check_positive(self, "path_samples")
-        if not isinstance(self.attribution, IntegratedGradients):
-            name = type(self.attribution).__name__
-            raise InputError("TopK.path_samples", f"attribution {name}", "IntegratedGradients")
+        check_positive(self, "k", "beta")
+        check_settings(self)
 
     def __call__(
         self,
@@ -130,78 +115,27 @@ class TopK:
         ``preserved`` false.
         """
         check_images(images)
-        check_labels(labels, len(images))
-        if self.k > images.shape[-2] * images.shape[-1]:
-            pixels = images.shape[-2] * images.shape[-1]
+        pixels = images.shape[-2] * images.shape[-1]
+        if self.k > pixels:
             raise InputError("TopK.k", self.k, f"at most the number of pixels, {pixels}")
-        path: Any = self.path_samples or getattr(self.attribution, "steps", 1)
-        size = self.chunk or default_chunk(images, copies=path)
-        with evaluating(model):
-            found = [
-                self._attack(model, images[part].detach(), labels[part])
-                for part in chunks(len(images), size)
-            ]
-        perturbed, similarity, preserved = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return Outcome(perturbed, similarity, preserved)
 
-    def _attack(
-        self, model: nn.Module, images: Tensor, labels: Tensor
-    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
-        around = LinfBall(self.eps)
-        original = pixel_scores(self.attribution(model, images, labels))
-        top = torch.zeros_like(original).scatter_(1, original.topk(self.k).indices, 1)
-        surrogate = self._surrogate(images)
+        def prepare(judge: Judge, _: slice) -> Loss:
+            top = judge.scores.topk(self.k).indices
+            chosen = torch.zeros_like(judge.scores).scatter_(1, top, 1)
+            return lambda maps, x, step: share_of(chosen, pixel_scores(maps))
 
-        x, best = images, images.clone()
-        similarity = torch.ones(len(images), dtype=original.dtype, device=images.device)
-        preserved = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        for step in range(1, self.steps + 1):
-            with torch.enable_grad(), softplus(self.beta):
-                x = x.detach().requires_grad_(True)
-                scores = pixel_scores(surrogate(model, _GRAIN + (1 - 2 * _GRAIN) * x, labels, step))
-                share = (scores * top).sum(1) / scores.sum(1).clamp_min(_TINY)
-                gradient = slope(-share, x)
-            x = around.project(x.detach() + around.step(gradient, self.step_size), images)
-            if step % self.judge_every and step < self.steps:
-                continue
-            with torch.no_grad():
-                kept = model(x).argmax(1) == labels
-            scores = pixel_scores(self.attribution(model, x, labels))
-            tau = kendall_tau(original, scores).to(similarity)
-            worse = kept & (~preserved | (tau < similarity))
-            best = torch.where(worse[:, None, None, None], x, best)
-            similarity = torch.where(worse, tau, similarity)
-            preserved = preserved | kept
-        return best, similarity, preserved
+        return descend(self, model, images, labels, prepare, beta=self.beta)
 
-    def _surrogate(self, images: Tensor) -> Callable[[nn.Module, Tensor, Tensor, int], Tensor]:
-        """Return the map that a step differentiates: the attribution, or its cheap estimate."""
-        if self.path_samples is None:
-            return lambda model, x, labels, _: self.attribution(model, x, labels, create_graph=True)
-        samples = self.path_samples
-        method = self.attribution
-        assert isinstance(method, IntegratedGradients)
-        shape = (self.steps, samples)
-        drawn = [torch.rand(shape, generator=own) for own in generators(images, self.seed)]
-        jitter = torch.stack(drawn).to(images)
-        left, weights = path_points("left", samples, images)
-        baselines = expand_baseline(method.baseline, images)
 
-        def estimate(model: nn.Module, x: Tensor, labels: Tensor, step: int) -> Tensor:
-            positions = left + jitter[:, step - 1] / samples
-            return integrate(
-                model,
-                x,
-                baselines,
-                labels,
-                positions,
-                weights,
-                output=method.output,
-                create_graph=True,
-            )
+def share_of(chosen: Float[Tensor, "n p"], scores: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
+    """Return the share of all importance that lies in chosen pixels, 0 where there is none.
 
-        return estimate
+    Examples
+    --------
+    >>> share_of(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 1.0]]))
+    tensor([0.7500])
+    """
+    return (scores * chosen).sum(1) / scores.sum(1).clamp_min(_TINY)
 
 
 _TINY = 1e-12
-_GRAIN = 1e-3

@@ -1,0 +1,130 @@
+"""The judge of every manipulation: whole maps, labels kept, the best of each image remembered."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from holdfast.adversarial.margin import margin
+from holdfast.contracts import Attribution, InputError
+from holdfast.metrics import kendall_tau, pixel_scores
+
+__all__ = ["Judge"]
+
+
+class Judge:
+    """Remembers the perturbation of each image that keeps the label and changes the map most.
+
+    Parameters
+    ----------
+    attribution : Attribution
+        Makes the maps that are compared, of the unmodified model and in full.
+    model : Module
+        The classifier.
+    images : Tensor
+        The original images, ``(N, C, H, W)``.
+    labels : Tensor
+        The classes to keep and to explain, ``(N,)``.
+
+    Attributes
+    ----------
+    maps, scores : Tensor
+        The original maps, and their pixel scores.
+    best, similarity, preserved : Tensor
+        For each image the best perturbation so far, Kendall's τ between its map and the original
+        one, and whether there is any; until there is, the original image and 1.
+    found_by : list of str
+        The ``source`` that was given with each best perturbation; empty until there is one.
+
+    Raises
+    ------
+    InputError
+        If a map of an original image holds NaN or an infinity.
+
+    Examples
+    --------
+    >>> from holdfast.attributions import Gradient
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> images = torch.rand(3, 1, 2, 2)
+    >>> judge = Judge(Gradient(), model, images, model(images).argmax(1))
+    >>> judge(images, "nothing").tolist()  # a linear model's gradient never changes
+    [1.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        attribution: Attribution,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+    ) -> None:
+        self.attribution, self.model, self.images, self.labels = attribution, model, images, labels
+        self.maps = attribution(model, images, labels).detach()
+        self.scores = pixel_scores(self.maps)
+        bad = int((~torch.isfinite(self.scores)).any(1).sum())
+        if bad:
+            name = type(attribution).__name__
+            came = f"{name} with NaN or infinite maps of {bad} images"
+            raise InputError("attribution", came, "finite maps")
+        self.best = images.clone()
+        self.similarity = torch.ones(len(images), dtype=self.scores.dtype, device=images.device)
+        self.preserved = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.found_by = [""] * len(images)
+
+    def __call__(
+        self, perturbed: Float[Tensor, "n c h w"], source: str = ""
+    ) -> Float[Tensor, " n"]:
+        """Compare the maps of one perturbation of each image, and remember what is better.
+
+        Returns
+        -------
+        Tensor
+            Kendall's τ with the original map, ``(N,)``; infinite where the label changed or the map
+            is not finite, so that nobody takes it for a success.
+        """
+        kept = self.kept(perturbed)
+        scores = pixel_scores(self.attribution(self.model, perturbed, self.labels).detach())
+        kept = kept & torch.isfinite(scores).all(1)
+        scores = torch.where(kept[:, None], scores, self.scores)
+        tau = kendall_tau(self.scores, scores).to(self.similarity)
+        better = kept & (~self.preserved | (tau < self.similarity))
+        self.best = torch.where(better[:, None, None, None], perturbed, self.best)
+        self.similarity = torch.where(better, tau, self.similarity)
+        self.preserved = self.preserved | kept
+        for i in better.nonzero().flatten().tolist():
+            self.found_by[i] = source
+        return torch.where(kept, tau, torch.inf)
+
+    def among(self, some: Int[Tensor, " m"]) -> Judge:
+        """Return a judge of some of the images, who knows what this one knows of them."""
+        judge = copy.copy(self)
+        for name in ("images", "labels", "maps", "scores", "best", "similarity", "preserved"):
+            setattr(judge, name, getattr(self, name)[some])
+        judge.found_by = [self.found_by[i] for i in some.tolist()]
+        return judge
+
+    def learn(self, some: Int[Tensor, " m"], judge: Judge) -> None:
+        """Take over what a judge of some of the images has seen since."""
+        for name in ("best", "similarity", "preserved"):
+            setattr(self, name, getattr(self, name).index_copy(0, some, getattr(judge, name)))
+        for i, source in zip(some.tolist(), judge.found_by, strict=True):
+            self.found_by[i] = source
+
+    def kept(self, perturbed: Float[Tensor, "n c h w"]) -> Bool[Tensor, " n"]:
+        """Tell where the model still answers with the label."""
+        with torch.no_grad():
+            return self.model(perturbed).argmax(1) == self.labels
+
+    def lead(
+        self, perturbed: Float[Tensor, "n c h w"], some: Bool[Tensor, " m"] | None = None
+    ) -> Float[Tensor, " n"]:
+        """By how much the label's logit is above all others; of ``some`` of the images only.
+
+        Differentiable where the perturbed images ask for it.
+        """
+        labels = self.labels if some is None else self.labels[some]
+        with torch.set_grad_enabled(perturbed.requires_grad):
+            return margin(self.model(perturbed), labels)

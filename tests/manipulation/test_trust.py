@@ -1,0 +1,103 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from holdfast.adversarial import PGD, UniformNoise
+from holdfast.attributions import Gradient
+from holdfast.contracts import InputError, Outcome
+from holdfast.manipulation import Ensemble, RankCorrelation, TopK, check
+
+RANK = RankCorrelation(Gradient(), eps=0.1, step_size=0.01, steps=15)
+QUICK = {"stronger": (PGD(0.1, 0.02, 40, seed=0),), "queries": 10}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    layers = nn.Flatten(), nn.Linear(16, 20), nn.Tanh(), nn.Linear(20, 3)
+    model = nn.Sequential(*layers).double()
+    with torch.no_grad():
+        model[1].weight *= 4
+    return model
+
+
+@pytest.fixture
+def images():
+    return torch.rand(24, 1, 4, 4, dtype=torch.float64)
+
+
+def test_finds_nothing_against_an_honest_model(model, images):
+    trust = check(model, images, model(images).argmax(1), RANK, **QUICK)
+    assert trust.doubts == ()
+    assert trust.figures["zero gradients"] == 0
+    assert trust.figures["accuracy, no bound"] == 0
+    assert "Nothing speaks against" in str(trust)
+
+
+def test_figures_are_those_of_the_attacks_themselves(model, images):
+    labels = model(images).argmax(1)
+    trust = check(model, images, labels, RANK, **QUICK)
+    longer = RankCorrelation(Gradient(), eps=0.1, step_size=0.01, steps=30)
+    wider = RankCorrelation(Gradient(), eps=0.2, step_size=0.01, steps=15)
+    for name, attack in {
+        "tau": RANK,
+        "tau, twice the steps": longer,
+        "tau, twice eps": wider,
+    }.items():
+        expected = attack(model, images, labels).similarity.mean().item()
+        assert trust.figures[name] == pytest.approx(expected)
+    attacked = PGD(0.1, 0.1 / 8, 20, seed=0)(model, images, labels)
+    right = (model(attacked).argmax(1) == labels).double().mean().item()
+    assert trust.figures["accuracy, PGD-20"] == pytest.approx(right)
+
+
+def test_sees_saturated_gradients(images):
+    """A classifier that rounds its input is masked: no gradient, but not robust."""
+
+    class Rounded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
+
+        def forward(self, x):
+            return self.inner((x * 10).round() / 10)
+
+    model = Rounded()
+    labels = model(images).argmax(1)
+    trust = check(model, images, labels, RANK, stronger=(UniformNoise(1.0, seed=0),), queries=5)
+    assert trust.figures["zero gradients"] == 1
+    assert any("zero at 100%" in doubt for doubt in trust.doubts)
+    assert any("UniformNoise is stronger than PGD-20" in doubt for doubt in trust.doubts)
+    assert any("without a bound" in doubt for doubt in trust.doubts)
+
+
+def test_sees_an_attack_that_weakens_with_steps_and_loses_to_chance(model, images):
+    @dataclass(frozen=True)
+    class Backwards:
+        attribution: Gradient = Gradient()
+        eps: float = 0.1
+        steps: int = 10
+
+        def __call__(self, model, images, labels):
+            tau = torch.full((len(images),), 0.9 + 0.001 * self.steps + 0.3 * self.eps)
+            return Outcome(images, tau, torch.ones(len(images), dtype=torch.bool))
+
+    labels = model(images).argmax(1)
+    trust = check(model, images, labels, Backwards(), stronger=(), queries=20, tolerance=0.005)
+    said = " ".join(trust.doubts)
+    assert "Twice the steps make the attack weaker" in said
+    assert "A ball twice as large makes the attack weaker" in said
+    assert "Random search beats gradients" in said
+
+
+def test_takes_the_attacks_of_the_papers(model, images):
+    attack = TopK(Gradient(), k=4, eps=0.1, step_size=0.02, steps=5)
+    trust = check(model, images[:4], model(images[:4]).argmax(1), attack, queries=3)
+    assert {"accuracy, PGD-100", "accuracy, PGD-500", "accuracy, SPSA-20"} <= set(trust.figures)
+
+
+def test_refuses_what_has_no_steps(model, images, own_errors):
+    with pytest.raises(InputError, match="manipulation: expected one with eps and steps"):
+        check(model, images, model(images).argmax(1), Ensemble(Gradient(), 0.1))
