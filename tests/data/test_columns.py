@@ -7,9 +7,12 @@ import torch
 
 from holdfast.contracts import InputError
 from holdfast.data.columns import (
+    MASKS,
+    SALIENCY,
     class_names,
     encoded_images,
     find_column,
+    find_planes,
     read_boxes,
     read_labels,
 )
@@ -92,24 +95,76 @@ def test_labels_of_any_integer_type_are_read(kind: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (
-            ["cat", "dog"],
-            "label_column: expected a column of integers.* got 'label' of type string",
-        ),
+        (["cat", "cow"], "labels: expected one of cat, dog, got 'cow' in row 1"),
+        (["cat", None], "labels: expected one class a row, got none in row 1"),
         ([0.0, 1.0], "label_column: expected a column of integers.* got 'label' of type double"),
         ([0, None], "labels: expected one class a row, got none in row 1"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(values: list[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_labels(datasets.Dataset.from_dict({"label": values}), "label")
+        read_labels(datasets.Dataset.from_dict({"label": values}), "label", ("cat", "dog"))
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string"])
+def test_names_are_read_as_classes(kind: str) -> None:
+    features = datasets.Features(label=datasets.Value(kind))
+    table = datasets.Dataset.from_dict({"label": ["dog", "cat", "dog"]}, features=features)
+    assert read_labels(table, "label", ("ape", "cat", "dog")).tolist() == [2, 1, 2]
 
 
 def test_classes_have_their_names_or_numbers() -> None:
     table = table_of(named=NAMED, whole=WHOLE)
-    labels = [torch.tensor([0, 1]), torch.tensor([3]), torch.tensor([], dtype=torch.long)]
-    assert class_names(table, "named", labels) == ("cat", "dog")
-    assert class_names(table, "whole", labels) == ("0", "1", "2", "3")
+    others = [datasets.Dataset.from_dict({"whole": values}) for values in ([0, 1], [3])]
+    nothing = others[0].select([])
+    assert class_names([table, *others], "named") == ("cat", "dog")
+    assert class_names([table, *others, nothing], "whole") == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (["dog", "cat"], ["dog", "ape"], ("ape", "cat", "dog")),
+        (["10", "9"], ["0", "10"], ("0", "9", "10")),
+        (["10", "9"], ["x"], ("10", "9", "x")),
+    ],
+)
+def test_classes_are_the_names_of_all_splits_in_order(
+    first: list[str], second: list[str], expected: tuple[str, ...]
+) -> None:
+    tables = [datasets.Dataset.from_dict({"label": names}) for names in (first, second)]
+    assert class_names(tables, "label") == expected
+
+
+PLANE = datasets.Sequence(datasets.Sequence(datasets.Value("float32")))
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        datasets.Image(),
+        datasets.Image(decode=False),
+        datasets.Value("binary"),
+        PLANE,
+        datasets.Array2D(shape=(2, 3), dtype="uint8"),
+        {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+    ],
+)
+def test_planes_are_images_or_lists_of_lists(feature: Any) -> None:
+    features = datasets.Features(masks=feature, other=PLANE)
+    table = datasets.Dataset.from_dict({"masks": [], "other": []}, features=features)
+    assert find_planes(table, MASKS) == "masks"
+    assert find_planes(table, SALIENCY) is None
+
+
+@pytest.mark.parametrize("values", [[1], ["1 0 1"], [[1, 0]], [[["1"]]]])
+def test_a_column_of_other_things_is_not_taken_for_masks(values: list[Any]) -> None:
+    assert find_planes(datasets.Dataset.from_dict({"mask": values}), MASKS) is None
+
+
+def test_masks_are_not_taken_for_images() -> None:
+    table = table_of(photo=IMAGE, mask=IMAGE, saliency=IMAGE, of=NAMED)
+    assert find_column(table, "image_column", None, "here") == "photo"
 
 
 @pytest.mark.parametrize("name", ["bbox", "boxes", "box"])

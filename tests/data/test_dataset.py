@@ -1,12 +1,14 @@
 import pickle
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from holdfast.contracts import InputError, check_images
-from holdfast.data import ImageDataset
+from holdfast.data import Augmentation, ImageDataset
 from holdfast.data.images import DecodedImages
+from holdfast.data.planes import DecodedPlanes
 
 CLASSES = ("paper", "snow", "milk")
 
@@ -111,3 +113,71 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         ImageDataset("x", CLASSES, images, torch.tensor([0, 1, 2]))
     with pytest.raises(InputError, match=r"boxes: expected shape \(2, 4\)"):
         ImageDataset("x", CLASSES, images, torch.tensor([0, 1]), torch.zeros(1, 4))
+
+
+def planes(count: int = 10, size: tuple[int, int] = (4, 5)) -> DecodedPlanes:
+    return DecodedPlanes(torch.rand(count, 4, 5), torch.tensor([size] * count))
+
+
+def with_planes(**settings: Any) -> ImageDataset:
+    pixels = torch.randint(256, (10, 3, 4, 5), dtype=torch.uint8)
+    images = DecodedImages(pixels, torch.tensor([(4, 5)] * 10))
+    labels = torch.arange(10) % 3
+    return ImageDataset("white", CLASSES, images, labels, **settings)
+
+
+def test_masks_and_saliency_come_with_their_images() -> None:
+    masks, saliency = planes(), planes()
+    data = with_planes(masks=masks, saliency=saliency)
+
+    batch = data.batch([7, 0, 0])
+
+    assert torch.equal(batch["masks"], masks.values[[7, 0, 0]])
+    assert torch.equal(batch["saliency"], saliency.values[[7, 0, 0]])
+    loaded = next(iter(DataLoader(data, batch_size=10)))
+    assert torch.equal(loaded["masks"], masks.values)
+    assert torch.equal(data[3]["saliency"], saliency.values[3])
+
+
+@pytest.mark.parametrize("name", ["masks", "saliency"])
+def test_masks_of_another_size_than_their_images_are_refused(name: str) -> None:
+    sizes = torch.tensor([(4, 5)] * 10)
+    sizes[6] = torch.tensor((5, 4))
+    sizes[2] = 0  # there is none
+    wrong = DecodedPlanes(torch.rand(10, 4, 5), sizes)
+    message = rf"{name}: expected the size of the image, \(4, 5\), got \(5, 4\) pixels for image 6"
+    with pytest.raises(InputError, match=message):
+        with_planes(**{name: wrong})
+    with pytest.raises(InputError, match=f"{name}: expected one for each of 10, got 9 of them"):
+        with_planes(**{name: planes(9)})
+
+
+def test_samples_are_augmented_and_batches_are_not() -> None:
+    plain = with_planes(masks=planes(), boxes=torch.rand(10, 4))
+    flipping = with_planes(masks=planes(), augmentation=Augmentation(flip=True))
+    flipping._images = plain._images
+
+    assert torch.equal(flipping.batch(range(10))["images"], plain.batch(range(10))["images"])
+    drawn = [next(iter(DataLoader(flipping, batch_size=10)))["images"] for _ in range(2)]
+    assert not torch.equal(*drawn)
+    for images in drawn:
+        same = (images == plain.batch(range(10))["images"]).flatten(1).all(1)
+        mirrored = (images == plain.batch(range(10))["images"].flip(-1)).flatten(1).all(1)
+        assert (same | mirrored).all()
+        assert 0 < same.sum() < 10
+
+
+def test_an_order_repeats_images_with_all_that_belongs_to_them() -> None:
+    masks, boxes = planes(), torch.rand(10, 4)
+    order = torch.tensor([3, 3, 9, 0])
+    data = with_planes(masks=masks, boxes=boxes, order=order)
+
+    assert len(data) == 4
+    assert data.labels.tolist() == [0, 0, 0, 0]
+    batch = data.batch(range(4))
+    assert torch.equal(batch["masks"], masks.values[order])
+    assert torch.equal(batch["boxes"], boxes[order])
+    assert torch.equal(batch["images"][0], batch["images"][1])
+    assert torch.equal(data[-1]["masks"], masks.values[0])
+    with pytest.raises(InputError, match="indices: expected images from 0 to 3, got 4"):
+        data.batch([4])

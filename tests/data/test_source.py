@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.data import ImageData, ImageDataset, source
+from holdfast.data import Augmentation, ImageData, ImageDataset, source
 from holdfast.data.images import DecodedImages, EncodedImages
 
 WriteImage = Callable[..., np.ndarray]
@@ -264,8 +264,8 @@ def test_a_missing_split_is_refused_and_the_others_named(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("own_errors")
-def test_a_split_is_train_or_test() -> None:
-    with pytest.raises(InputError, match="split: expected 'train' or 'test', got 'valid'"):
+def test_a_split_is_train_validation_or_test() -> None:
+    with pytest.raises(InputError, match="split: expected 'train', 'validation' or 'test', got"):
         ImageData().load("valid")  # type: ignore[arg-type]
 
 
@@ -298,3 +298,137 @@ def test_labels_outside_the_classes_are_refused(
         InputError, match=f"labels: expected classes from 0 to 1, got {wrong} in row 2"
     ):
         ImageData(str(path)).load("train")
+
+
+def test_masks_and_saliency_come_along_and_scale(tmp_path: Path) -> None:
+    pixels, shape = noise(3, 20, 10), np.zeros((20, 10), dtype=np.uint8)
+    shape[4:12, 2:6] = 255
+    masks = [{"bytes": png(shape), "path": None}, None, {"bytes": png(255 - shape), "path": None}]
+    saliency = np.linspace(-1, 1, 600, dtype=np.float32).reshape(3, 20, 10)
+    write_plain_parquet(
+        tmp_path / "m.parquet", pixels, [0, 1, 0], mask=masks, saliency=saliency.tolist()
+    )
+    path = str(tmp_path / "m.parquet")
+
+    batch = ImageData(path).load("train").batch([2, 0, 1])
+
+    assert torch.equal(batch["masks"][1], torch.from_numpy(shape / 255).float())
+    assert torch.equal(batch["masks"][0], 1 - batch["masks"][1])
+    assert batch["masks"][2].isnan().all()
+    torch.testing.assert_close(batch["saliency"], torch.from_numpy(saliency[[2, 0, 1]]))
+    halved = ImageData(path, size=10).load("train").batch([0])["masks"]
+    assert halved.shape == (1, 10, 10)
+    assert halved[0, 2:6, 2:6].min() > 0.8
+    assert (halved > 0.5).sum() == 16
+
+
+def test_masks_follow_the_limit_and_may_be_read_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = np.arange(30, dtype=np.uint8)
+    pixels = np.broadcast_to(marks[:, None, None], (30, 4, 4))
+    saliency = pixels.astype(np.float32).tolist()
+    write_plain_parquet(tmp_path / "x.parquet", pixels, marks, saliency=saliency)
+    kept = ImageData(str(tmp_path / "x.parquet"), limit=9).load("train").batch(range(9))
+    monkeypatch.setattr(source, "_KEPT_IN_MEMORY", 0)
+    streamed = ImageData(str(tmp_path / "x.parquet"), limit=9).load("train").batch(range(9))
+
+    assert torch.equal(kept["saliency"][:, 0, 0], kept["labels"].float())
+    for name, values in kept.items():
+        assert torch.equal(values, streamed[name])
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path: Path) -> None:
+    masks = [{"bytes": png(image), "path": None} for image in noise(2, 5, 4)]
+    write_plain_parquet(tmp_path / "x.parquet", noise(2, 4, 5), [0, 1], mask=masks)
+    with pytest.raises(InputError, match=r"masks: .* \(4, 5\), got \(5, 4\) pixels for image 0"):
+        ImageData(str(tmp_path / "x.parquet")).load("train")
+
+
+def test_labels_may_be_names(tmp_path: Path) -> None:
+    write_plain_parquet(tmp_path / "set/train.parquet", noise(3, 4, 4), ["dog", "ape", "dog"])
+    write_plain_parquet(tmp_path / "set/test.parquet", noise(2, 4, 4), ["cat", "dog"])
+    train, test = (ImageData(str(tmp_path / "set")).load(split) for split in ("train", "test"))
+    assert train.classes == test.classes == ("ape", "cat", "dog")
+    assert train.labels.tolist() == [2, 0, 2]
+    assert test.labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("validation", [0.1, 130])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_validation_is_what_training_leaves_out(validation: int | float, seed: int) -> None:
+    data = ImageData("digits", validation=validation, seed=seed)
+    held, train, everything = data.load("validation"), data.load("train"), ImageData().load("train")
+
+    assert len(held) == 130
+    assert len(held) + len(train) == len(everything)
+    parts = torch.cat([d.batch(range(len(d)))["images"].flatten(1) for d in (held, train)])
+    whole = everything.batch(range(len(everything)))["images"].flatten(1)
+    assert sorted(parts.tolist()) == sorted(whole.tolist())
+    assert held.labels.bincount().min() >= 12
+    again = data.load("validation")
+    assert torch.equal(again.batch(range(130))["images"], held.batch(range(130))["images"])
+    assert len(data.load("test")) == 500
+    assert repr(held) == "ImageDataset(digits: 130 images 1×16×16, 10 classes)"
+
+
+def test_a_limit_holds_for_what_is_left_to_train_on_and_for_validation() -> None:
+    data = ImageData("digits", validation=100, limit=50)
+    held, train = data.load("validation"), data.load("train")
+    assert len(held) == len(train) == 50
+    pictures = {tuple(image.flatten().tolist()) for image in held.batch(range(50))["images"]}
+    assert not pictures & {
+        tuple(image.flatten().tolist()) for image in train.batch(range(50))["images"]
+    }
+
+
+def test_balance_repeats_the_images_of_small_classes_to_train_on(tmp_path: Path) -> None:
+    labels = [0] * 6 + [1] * 2 + [2]
+    for split in ("train", "test"):
+        write_plain_parquet(tmp_path / f"set/{split}.parquet", noise(9, 4, 4), labels)
+    data = ImageData(str(tmp_path / "set"), balance=5)
+    assert data.load("train").labels.bincount().tolist() == [6, 5, 5]
+    assert len(data.load("train").batch(range(16))["images"].flatten(1).unique(dim=0)) == 9
+    assert data.load("test").labels.bincount().tolist() == [6, 2, 1]
+
+
+def test_only_training_is_augmented() -> None:
+    data = ImageData("digits", validation=100, augmentation=Augmentation(flip=True))
+    assert data.load("train").augmentation == Augmentation(flip=True)
+    assert data.load("validation").augmentation is None
+    assert data.load("test").augmentation is None
+
+
+def test_without_the_new_settings_nothing_changes() -> None:
+    before = torch.get_rng_state()
+    data = ImageData("digits", limit=64).load("train")
+    rows = torch.randperm(1297, generator=torch.Generator().manual_seed(0))[:64]
+    whole = ImageData("digits").load("train").batch(rows)
+    assert torch.equal(data.batch(range(64))["images"], whole["images"])
+    sampled = torch.stack([sample["images"] for sample in data])
+    assert torch.equal(sampled, whole["images"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_augmentation_and_validation_are_options_of_a_command() -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--data", type=ImageData)
+    given = {"augmentation": {"flip": True, "crop": 4, "rotation": 10}, "validation": 50}
+    read = parser.instantiate_classes(parser.parse_object({"data": given})).data
+    assert read == ImageData(
+        augmentation=Augmentation(flip=True, crop=4, rotation=10.0), validation=50
+    )
+    read = parser.instantiate_classes(parser.parse_args(["--data.validation=0.25"])).data
+    assert read.validation == 0.25
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_validation_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match="ImageData.validation: expected how many images to hold"):
+        ImageData().load("validation")
+    with pytest.raises(InputError, match="ImageData.validation: expected a share below 1"):
+        ImageData(validation=1.5)
+    with pytest.raises(InputError, match="ImageData.validation: expected at least 1 and fewer"):
+        ImageData(validation=1297).load("train")
+    with pytest.raises(InputError, match="ImageData.balance: expected a number above 0"):
+        ImageData(balance=0)

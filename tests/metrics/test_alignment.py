@@ -5,7 +5,7 @@ import torch
 from scipy import ndimage
 
 from holdfast.contracts import InputError
-from holdfast.metrics import input_alignment, mass_centre
+from holdfast.metrics import input_alignment, map_distance, mass_centre
 
 
 def test_alignment_equals_the_formula() -> None:
@@ -53,6 +53,44 @@ def test_bad_gradients_are_refused() -> None:
         input_alignment(images[0], images[0])
     with pytest.raises(InputError, match="gradients: expected finite"):
         input_alignment(images, torch.full_like(images, torch.nan))
+
+
+def test_map_distance_equals_the_formula() -> None:
+    first, second = torch.randn(2, 4, 3, 5, 6)
+
+    value = map_distance(first, second)
+
+    for n in range(4):
+        pairs = zip(first[n].flatten().tolist(), second[n].flatten().tolist(), strict=True)
+        expected = math.sqrt(math.fsum((a - b) ** 2 for a, b in pairs))
+        assert value[n].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_map_distance_scales_with_the_maps(size: float) -> None:
+    first = torch.zeros(2, 1, 2, 2)
+    second = torch.tensor([3.0, 0.0, 4.0, 0.0]).view(1, 1, 2, 2).repeat(2, 1, 1, 1) * size
+    second[1] = 0
+    assert map_distance(first, second).tolist() == pytest.approx([5 * size, 0.0], rel=1e-6)
+
+
+def test_map_distance_can_be_differentiated() -> None:
+    first = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    second = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(map_distance, (first, second))
+    map_distance(first, first.detach()).sum().backward()
+    assert first.grad is not None
+    assert (first.grad == 0).all()
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_maps_that_cannot_be_compared_are_refused() -> None:
+    with pytest.raises(InputError, match="first: expected shape"):
+        map_distance(torch.zeros(3, 4), torch.zeros(3, 4))
+    with pytest.raises(InputError, match="second: expected shape"):
+        map_distance(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4))
+    with pytest.raises(InputError, match="second: expected finite"):
+        map_distance(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), torch.nan))
 
 
 def test_mass_centre_equals_scipy() -> None:

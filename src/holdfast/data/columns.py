@@ -1,24 +1,37 @@
-"""Which column of a table holds the images, the labels and the boxes, and what stands in them."""
+"""Which column of a table holds the images, labels, boxes and masks, and what stands in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from holdfast.contracts import InputError
 
-__all__ = ["class_names", "encoded_images", "find_column", "read_boxes", "read_labels"]
+__all__ = [
+    "MASKS",
+    "SALIENCY",
+    "class_names",
+    "encoded_images",
+    "find_column",
+    "find_planes",
+    "is_plane_of_numbers",
+    "read_boxes",
+    "read_labels",
+]
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
 _BOXES = ("bbox", "boxes", "box")
+MASKS = ("mask", "masks")
+SALIENCY = ("saliency",)
 
 
 def find_column(table: datasets.Dataset, argument: str, wanted: str | None, path: str) -> str:
@@ -55,7 +68,11 @@ def find_column(table: datasets.Dataset, argument: str, wanted: str | None, path
         if wanted not in table.column_names:
             raise InputError(f"ImageData.{argument}", repr(wanted), f"a column; {there}")
         return wanted
-    typed = [name for name, feature in table.features.items() if isinstance(feature, kind)]
+    typed = [
+        name
+        for name, feature in table.features.items()
+        if isinstance(feature, kind) and name not in (*MASKS, *SALIENCY)
+    ]
     usual = [name for name in names if name in table.column_names]
     found = [name for name in usual if name in typed][:1] or typed or usual[:1]
     if len(found) != 1:
@@ -88,51 +105,75 @@ def encoded_images(table: datasets.Dataset, column: str) -> datasets.Dataset:
         ) from error
 
 
-def read_labels(table: datasets.Dataset, column: str) -> Int[Tensor, " n"]:
+def read_labels(
+    table: datasets.Dataset, column: str, classes: Sequence[str] = ()
+) -> Int[Tensor, " n"]:
     """Return the class of each row.
+
+    Parameters
+    ----------
+    table : datasets.Dataset
+        Where to look.
+    column : str
+        The column of labels: integers from 0, or names.
+    classes : sequence of str
+        What a name is the name of; integers need none.
 
     Raises
     ------
     InputError
-        If a label is missing, or they are no integers.
+        If a label is missing or is the name of no class, or they are neither integers nor names.
 
     Examples
     --------
     >>> read_labels(datasets.Dataset.from_dict({"label": [2, 0]}), "label")
     tensor([2, 0])
+    >>> read_labels(datasets.Dataset.from_dict({"label": ["dog"]}), "label", ("cat", "dog"))
+    tensor([1])
     """
     values = table.data.column(column)
-    if not pa.types.is_integer(values.type):
-        expected = "a column of integers, one class a row"
+    if not (pa.types.is_integer(values.type) or _is_text(values.type)):
+        expected = "a column of integers or names, one class a row"
         raise InputError("ImageData.label_column", f"{column!r} of type {values.type}", expected)
     if values.null_count:
         row = np.flatnonzero(values.is_null().to_numpy())[0]
         raise InputError("labels", f"none in row {row}", "one class a row")
+    if _is_text(values.type):
+        names, values = values, pc.index_in(values, pa.array(classes, values.type))
+        if values.null_count:
+            row = int(np.flatnonzero(values.is_null().to_numpy())[0])
+            expected = f"one of {', '.join(classes)}"
+            raise InputError("labels", f"{names[row].as_py()!r} in row {row}", expected)
     return torch.from_numpy(values.to_numpy().astype(np.int64))
 
 
-def class_names(table: datasets.Dataset, column: str, labels: Iterable[Tensor]) -> tuple[str, ...]:
-    """Return the name of each class; if there are none, "0", "1" and so on to the largest label.
+def class_names(tables: Sequence[datasets.Dataset], column: str) -> tuple[str, ...]:
+    """Return the name of each class.
+
+    Those that the type of the column says; else the names that occur, in alphabetical order, or by
+    size if they are numbers; else "0", "1" and so on to the largest label.
 
     Parameters
     ----------
-    table : datasets.Dataset
-        The table whose type of the column may hold names.
+    tables : sequence of datasets.Dataset
+        The splits: a class may be missing in one of them.
     column : str
-        The column of labels.
-    labels : iterable of Tensor
-        The labels of all splits: a class may be missing in one of them.
+        The column of labels, the same in each.
 
     Examples
     --------
-    >>> table = datasets.Dataset.from_dict({"label": [2, 0]})
-    >>> class_names(table, "label", [read_labels(table, "label")])
+    >>> class_names([datasets.Dataset.from_dict({"label": [2, 0]})], "label")
     ('0', '1', '2')
+    >>> class_names([datasets.Dataset.from_dict({"label": ["dog", "cat"]})], "label")
+    ('cat', 'dog')
     """
-    feature: Any = table.features[column]
+    feature: Any = tables[0].features[column]
     if isinstance(feature, datasets.ClassLabel):
         return tuple(feature.names)
-    largest = max(int(values.max()) for values in labels if len(values))
+    if _is_text(tables[0].data.column(column).type):
+        found = {name for table in tables for name in table.unique(column)} - {None}
+        return tuple(sorted(found, key=int if all(map(str.isdecimal, found)) else None))
+    largest = max(int(read_labels(table, column).max()) for table in tables if len(table))
     return tuple(str(label) for label in range(largest + 1))
 
 
@@ -157,11 +198,54 @@ def read_boxes(table: datasets.Dataset) -> Float[Tensor, "n 4"] | None:
     return None
 
 
+def find_planes(table: datasets.Dataset, names: Sequence[str]) -> str | None:
+    """Return the first column of these names that has a value for each pixel, or none.
+
+    That is a column of images, or of lists of lists of numbers.
+
+    Examples
+    --------
+    >>> table = datasets.Dataset.from_dict({"mask": [[[0, 1], [1, 1]]], "saliency": ["none"]})
+    >>> find_planes(table, MASKS), find_planes(table, SALIENCY)
+    ('mask', None)
+    """
+    for name in names:
+        if name in table.column_names:
+            feature, kind = table.features[name], table.data.column(name).type
+            encoded = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+            if isinstance(feature, datasets.Image) or encoded or pa.types.is_binary(kind):
+                return name
+            if is_plane_of_numbers(kind):
+                return name
+    return None
+
+
+def is_plane_of_numbers(kind: pa.DataType) -> bool:
+    """Tell whether values of this type are lists of lists of numbers.
+
+    Examples
+    --------
+    >>> is_plane_of_numbers(pa.list_(pa.list_(pa.float32())))
+    True
+    """
+    kind = getattr(kind, "storage_type", kind)  # of arrays of a fixed shape
+    return _is_list(kind) and _is_list_of_numbers(kind.value_type)
+
+
 def _is_list_of_numbers(kind: pa.DataType) -> bool:
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if not any(is_list(kind) for is_list in lists):
+    if not _is_list(kind):
         return False
-    return pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    value = kind.value_type
+    return pa.types.is_floating(value) or pa.types.is_integer(value) or pa.types.is_boolean(value)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_list(kind) for is_list in lists)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _four_each(name: str, values: pa.ChunkedArray) -> Tensor:

@@ -1,4 +1,4 @@
-"""A data set as the rest of Holdfast sees it: images in [0, 1], labels, perhaps boxes."""
+"""A data set as the rest of Holdfast sees it: images in [0, 1], labels, perhaps boxes and masks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from holdfast.contracts import Batch, InputError, check_labels
+from holdfast.data.augmentation import Augmentation
 from holdfast.data.images import DecodedImages, EncodedImages
+from holdfast.data.planes import DecodedPlanes, EncodedPlanes
 
 __all__ = ["ImageDataset"]
 
@@ -34,6 +36,13 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
     boxes : Tensor, optional
         A box around the object of each image ``(N, 4)``: x0, y0, x1, y1 in pixels of the original.
         Where images are resized, boxes are scaled along.
+    masks, saliency : DecodedPlanes or EncodedPlanes, optional
+        A mask of the object of each image, in [0, 1], and how much each of its pixels matters.
+    augmentation : Augmentation, optional
+        Random changes of the samples, drawn anew whenever one is taken; `batch` knows none.
+    order : Tensor, optional
+        Which of the N images each sample is ``(M,)``: one may come several times, or never. By
+        default each comes once.
 
     Attributes
     ----------
@@ -43,7 +52,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
     Raises
     ------
     InputError
-        If labels or boxes do not fit the classes or each other.
+        If labels, boxes, masks or saliency do not fit the classes or each other.
 
     Examples
     --------
@@ -61,13 +70,29 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         images: DecodedImages | EncodedImages,
         labels: Int[Tensor, " n"],
         boxes: Float[Tensor, "n 4"] | None = None,
+        masks: DecodedPlanes | EncodedPlanes | None = None,
+        saliency: DecodedPlanes | EncodedPlanes | None = None,
+        augmentation: Augmentation | None = None,
+        order: Int[Tensor, " m"] | None = None,
     ) -> None:
         check_labels(labels, len(images), len(classes))
         if boxes is not None and boxes.shape != (len(labels), 4):
             raise InputError("boxes", f"shape {tuple(boxes.shape)}", f"shape ({len(labels)}, 4)")
         self.name, self.classes, self.shape = name, classes, images.shape
-        self.labels = labels.long()
+        self._order = torch.arange(len(labels)) if order is None else order
+        self.labels = labels.long()[self._order]
+        self.augmentation = augmentation
         self._images, self._boxes = images, boxes
+        self._planes = {
+            name: planes
+            for name, planes in (("masks", masks), ("saliency", saliency))
+            if planes is not None
+        }
+        for name, planes in self._planes.items():
+            if len(planes) != len(images):
+                raise InputError(name, f"{len(planes)} of them", f"one for each of {len(images)}")
+            if isinstance(images, DecodedImages) and isinstance(planes, DecodedPlanes):
+                _check_sizes(name, planes.sizes, images.sizes, range(len(images)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,7 +102,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return f"ImageDataset({self.name}: {len(self)} images {shape}, {len(self.classes)} classes)"
 
     def batch(self, indices: Sequence[int] | Int[Tensor, " n"]) -> Batch:
-        """Return these images, from 0 on, with what belongs to them.
+        """Return these images as they are, from 0 on, with what belongs to them.
 
         Parameters
         ----------
@@ -88,13 +113,14 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         -------
         Batch
             ``images (N, C, H, W)`` float32 in [0, 1], ``labels (N,)`` int64, and if the data has
-            them ``boxes (N, 4)`` float32 in pixels of these images.
+            them ``boxes (N, 4)`` float32 in pixels of these images, ``masks (N, H, W)`` float32 in
+            [0, 1] and ``saliency (N, H, W)`` float32, NaN for an image that has none.
 
         Raises
         ------
         InputError
             If the indices are no row of whole numbers, or one is below 0 or not below the number of
-            images.
+            images; or if a mask is of another size than its image.
 
         Examples
         --------
@@ -112,12 +138,17 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         wrong = chosen[(chosen < 0) | (chosen >= len(self))]
         if len(wrong):
             raise InputError("indices", int(wrong[0]), f"images from 0 to {len(self) - 1}")
-        pixels, sizes = self._images.read(chosen.tolist())
+        stored = self._order[chosen]
+        pixels, sizes = self._images.read(stored.tolist())
         batch = Batch(images=pixels.float().div_(255), labels=self.labels[chosen])
         if self._boxes is not None:
             _, height, width = self.shape
             scale = torch.tensor([height, width]) / sizes
-            batch["boxes"] = self._boxes[chosen] * scale[:, [1, 0, 1, 0]]
+            batch["boxes"] = self._boxes[stored] * scale[:, [1, 0, 1, 0]]
+        for name, planes in self._planes.items():
+            values, own_sizes = planes.read(stored.tolist())
+            _check_sizes(name, own_sizes, sizes, chosen.tolist())
+            batch[name] = values  # type: ignore[literal-required]
         return batch
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -131,7 +162,21 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         """Return several samples; data loaders ask for a whole batch by it."""
         batch = self.batch(indices)
         columns = {name: values.unbind() for name, values in batch.items()}  # type: ignore[attr-defined]
-        return [
+        samples = [
             dict(zip(columns, sample, strict=True))
             for sample in zip(*columns.values(), strict=True)
         ]
+        if self.augmentation is None:
+            return samples
+        return [self.augmentation(sample) for sample in samples]
+
+
+def _check_sizes(
+    name: str, sizes: Int[Tensor, "n 2"], expected: Int[Tensor, "n 2"], indices: Sequence[int]
+) -> None:
+    """Refuse a mask that is not of the size of its image; 0 is that of one that is not there."""
+    wrong = ((sizes != expected) & (sizes > 0)).any(1).nonzero().flatten().tolist()
+    if wrong:
+        came, wanted = (tuple(of[wrong[0]].tolist()) for of in (sizes, expected))
+        where = f"{came} pixels for image {indices[wrong[0]]}"
+        raise InputError(name, where, f"the size of the image, {wanted}")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from holdfast.contracts import HoldfastError, InputError, chunks
 
-__all__ = ["DecodedImages", "EncodedImages"]
+__all__ = ["DecodedImages", "EncodedImages", "open_image"]
 
 _GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
 _LARGE = 96 * 96
@@ -114,7 +114,7 @@ class EncodedImages:
         HoldfastError
             If the first image cannot be read.
         """
-        first = _open(table[rows[0]][column], rows[0])
+        first = open_image(table[rows[0]][column], rows[0])
         shape = (
             channels or (1 if first.mode in _GREY else 3),
             size or first.height,
@@ -162,7 +162,7 @@ class EncodedImages:
     def _pixels(
         self, encoded: dict[str, Any] | None, row: int
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        image = _open(encoded, row)
+        image = open_image(encoded, row)
         channels, height, width = self.shape
         size = (image.height, image.width)
         if channels == 1 and image.mode not in _GREY and not self.to_grey:
@@ -185,9 +185,32 @@ class EncodedImages:
         return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1), size
 
 
-def _open(encoded: dict[str, Any] | None, row: int) -> Image.Image:
+def open_image(encoded: dict[str, Any] | None, row: int, noun: str = "image") -> Image.Image:
+    """Decode an image, turned upright and with 8 bits a channel.
+
+    Parameters
+    ----------
+    encoded : dict
+        Its ``bytes``, or else the ``path`` of its file.
+    row : int
+        Its row in the table, for the error.
+    noun : str
+        What it is, for the error.
+
+    Raises
+    ------
+    HoldfastError
+        If there is none, or it cannot be read; names the row, and the file if there is one.
+
+    Examples
+    --------
+    >>> open_image({"bytes": b"no image", "path": "1.png"}, row=7)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.HoldfastError: image 7 (1.png) cannot be read: ...
+    """
     if not encoded or (encoded["bytes"] is None and not encoded["path"]):
-        raise HoldfastError(f"row {row} of the images is empty")
+        raise HoldfastError(f"row {row} of the {noun}s is empty")
     content = encoded["bytes"]
     try:
         image: Image.Image
@@ -197,7 +220,7 @@ def _open(encoded: dict[str, Any] | None, row: int) -> Image.Image:
             image = ImageOps.exif_transpose(image)
         return _eight_bits(image)
     except Exception as error:  # a broken file makes Pillow fail in any way at all
-        raise HoldfastError(f"{_place(encoded, row)} cannot be read: {error}") from error
+        raise HoldfastError(f"{_place(encoded, row, noun)} cannot be read: {error}") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -210,6 +233,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled.round().astype(np.uint8))
 
 
-def _place(encoded: dict[str, Any] | None, row: int) -> str:
+def _place(encoded: dict[str, Any] | None, row: int, noun: str = "image") -> str:
     path = encoded and encoded["path"]
-    return f"image {row} ({path})" if path else f"image {row}"
+    return f"{noun} {row} ({path})" if path else f"{noun} {row}"

@@ -1,4 +1,4 @@
-"""Where a map points: along the image, and at which place in it."""
+"""Where a map points: along the image, along another map, and at which place in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from holdfast.contracts import InputError, check_same_shape
 from holdfast.metrics.scores import check_finite
 
-__all__ = ["input_alignment", "mass_centre"]
+__all__ = ["input_alignment", "map_distance", "mass_centre"]
 
 
 def input_alignment(
@@ -55,6 +55,49 @@ def input_alignment(
     g = g / torch.where(largest > 0, largest, 1)
     length = torch.where(largest > 0, g, 1).norm(dim=1)
     return (x * g).sum(1).abs() / length
+
+
+def map_distance(
+    first: Float[Tensor, "n c h w"], second: Float[Tensor, "n c h w"]
+) -> Float[Tensor, " n"]:
+    """Return the ℓ2 distance of two maps: ‖A − B‖₂ over all channels and pixels.
+
+    Between a map and its boundary variant, the saliency map and `BoundarySaliency` or integrated
+    gradients and `BoundaryIntegratedGradients` or `AGI`, it says how well the map is aligned with
+    the normals of the decision boundaries nearby: the closer, the better (Wang et al., *Robust
+    Models Are More Interpretable Because Attributions Look Normal*, 2022, section 5.1).
+
+    Parameters
+    ----------
+    first, second : Tensor
+        The two maps of each image ``(N, C, H, W)``, as they came, not scaled.
+
+    Returns
+    -------
+    Tensor
+        ``(N,)``, at least 0, in the units of the maps. Differentiable; where both are equal, with
+        gradient 0.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or are not ``(N, C, H, W)``, or values are NaN or infinite.
+
+    Examples
+    --------
+    >>> map_distance(torch.zeros(1, 1, 1, 2), torch.tensor([[[[3.0, -4.0]]]]))
+    tensor([5.])
+    """
+    if first.ndim != 4 or 0 in first.shape[1:]:
+        raise InputError("first", f"shape {tuple(first.shape)}", "shape (N, C, H, W)")
+    check_same_shape(first, second, ("first", "second"))
+    check_finite(first, "first")
+    check_finite(second, "second")
+    difference = (first - second).flatten(1)
+    # Scaled first: squares of tiny differences would underflow, and those of huge ones overflow.
+    largest = difference.detach().abs().amax(1, keepdim=True)
+    scale = torch.where(largest > 0, largest, 1)
+    return (difference / scale).norm(dim=1) * scale.squeeze(1)
 
 
 def mass_centre(scores: Float[Tensor, "n p"], shape: tuple[int, int]) -> Float[Tensor, "n 2"]:
