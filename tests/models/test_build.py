@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from holdfast.contracts import InputError
 from holdfast.models import (
     Architecture,
+    Attributing,
     Normalized,
     Standardized,
     cifar_resnet18,
@@ -89,6 +90,23 @@ class TestNormalization:
         architecture = Architecture("mnist_cnn", in_channels=3, mean=(0.5,), std=(0.5,))
         with pytest.raises(InputError, match="Architecture.mean: expected 3 values"):
             architecture.build()
+
+
+class TestAttributing:
+    def test_the_decoder_is_around_the_normalized_classifier(self) -> None:
+        architecture = Architecture(
+            "mnist_cnn", 3, 1, 8, mean=(0.5,), std=(0.25,), attributing=True
+        )
+        model = architecture.build()
+        assert isinstance(model, Attributing)
+        assert isinstance(model.classifier, Normalized)
+        logits, maps = model.attribute(torch.rand(2, 1, 8, 8))
+        assert (logits.shape, maps.shape) == ((2, 3), (2, 1, 8, 8))
+
+    @pytest.mark.parametrize("given", [{}, {"size": 8}, {"in_channels": 1}])
+    def test_needs_the_shape_of_the_images(self, given: dict[str, int]) -> None:
+        with pytest.raises(InputError, match="Architecture.in_channels, size: expected both"):
+            Architecture("mnist_cnn", attributing=True, **given).build()
 
 
 class TestTorchvision:
@@ -233,7 +251,15 @@ class TestImported:
 class TestNames:
     def test_are_ours_and_torchvisions_each_once(self) -> None:
         assert len(set(names())) == len(names())
-        assert {"mnist_cnn", "cifar_resnet18", "resnet18", "vgg16", "convnext_tiny"} < set(names())
+        assert {
+            "mnist_cnn",
+            "small_resnet",
+            "vgg16_gap",
+            "cifar_resnet18",
+            "resnet18",
+            "vgg16",
+            "convnext_tiny",
+        } < set(names())
 
     def test_unknown(self) -> None:
         with pytest.raises(InputError, match=r"one of cifar_resnet10.*close: resnet50.*'resnet5O'"):

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holdfast.contracts import InputError
-from holdfast.models import softplus, wide_resnet, wrn_28_10, wrn_40_2
+from holdfast.models import small_resnet, softplus, wide_resnet, wrn_28_10, wrn_40_2
 
 
 def test_parameters_are_those_of_the_paper() -> None:
@@ -12,6 +12,34 @@ def test_parameters_are_those_of_the_paper() -> None:
     with torch.device("meta"):
         counts = [sum(p.numel() for p in make().parameters()) for make in (wrn_28_10, wrn_40_2)]
     assert counts == [36_479_194, 2_243_546]
+
+
+@pytest.mark.parametrize("units", [1, 5])
+def test_small_resnet_has_the_units_and_filters_of_the_papers(units: int) -> None:
+    model = small_resnet(classes=17, units=units).eval()
+    filters: list[int] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            filters.append(module.out_channels)
+    assert filters == [16] + 2 * units * [16] + 2 * units * [32] + 2 * units * [64]
+
+    def norm(n: int) -> int:
+        return 2 * n
+
+    def unit(before: int, after: int) -> int:
+        projection = before * after if before != after else 0
+        return norm(before) + norm(after) + 9 * (before * after + after * after) + projection
+
+    groups = ((16, 16), (16, 32), (32, 64))
+    inside = sum(unit(a, b) + (units - 1) * unit(b, b) for a, b in groups)
+    expected = 9 * 3 * 16 + inside + norm(64) + 65 * 17
+    assert sum(p.numel() for p in model.parameters()) == expected
+    assert model(torch.rand(2, 3, 12, 12)).shape == (2, 17)
+
+
+def test_small_resnet_without_units() -> None:
+    with pytest.raises(InputError, match="units: expected a number of residual units of at least"):
+        small_resnet(units=0)
 
 
 def test_depth_counts_the_convolutions() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import Output, check_images, chunks, default_chunk
-from holdfast.models import evaluating
+from holdfast.models import double_backward, evaluating
 
 __all__ = ["Gradient", "InputXGradient", "input_gradient"]
 
@@ -132,7 +133,7 @@ def input_gradient(
     >>> input_gradient(model, torch.rand(1, 1, 1, 1), torch.tensor([0])).shape
     torch.Size([1, 1, 1, 1])
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), double_backward() if create_graph else nullcontext():
         linked = create_graph and images.requires_grad
         x = images if linked else images.detach().requires_grad_(True)
         value = select_output(model(x), targets, output).sum()

@@ -2,6 +2,7 @@
 
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, names
+from holdfast.models.convolution import double_backward
 from holdfast.models.features import last_convolution, with_features
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
@@ -9,7 +10,8 @@ from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
 from holdfast.models.state import evaluating, statistics_kept
 from holdfast.models.surrogate import softplus
-from holdfast.models.wide_resnet import wide_resnet, wrn_28_10, wrn_40_2
+from holdfast.models.vgg import vgg16_gap
+from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
 
 __all__ = [
     "Architecture",
@@ -18,13 +20,16 @@ __all__ = [
     "Standardized",
     "cifar_resnet10",
     "cifar_resnet18",
+    "double_backward",
     "evaluating",
     "last_convolution",
     "mlp",
     "mnist_cnn",
     "names",
+    "small_resnet",
     "softplus",
     "statistics_kept",
+    "vgg16_gap",
     "wide_resnet",
     "with_features",
     "wrn_28_10",

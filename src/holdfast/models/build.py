@@ -14,11 +14,13 @@ import torchvision
 from torch import nn
 
 from holdfast.contracts import InputError
+from holdfast.models.attributing import Attributing
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
 from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
-from holdfast.models.wide_resnet import wide_resnet, wrn_28_10, wrn_40_2
+from holdfast.models.vgg import vgg16_gap
+from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
 
 __all__ = ["Architecture", "names"]
 
@@ -27,6 +29,8 @@ _OURS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet18": cifar_resnet18,
     "mlp": mlp,
     "mnist_cnn": mnist_cnn,
+    "small_resnet": small_resnet,
+    "vgg16_gap": vgg16_gap,
     "wide_resnet": wide_resnet,
     "wrn_28_10": wrn_28_10,
     "wrn_40_2": wrn_40_2,
@@ -62,11 +66,14 @@ class Architecture:
     classes, in_channels, size : int, optional
         Number of classes, and channels and height = width in pixels of the images. None is what
         the network has by default; training fills in what its data has. torchvision's networks take
-        colour images only. Only ``mlp`` and ``mnist_cnn`` depend on it.
+        colour images only. Only ``mlp``, ``mnist_cnn`` and ``attributing`` depend on the size.
     mean, std : tuple of float, optional
         Normalization inside the model, one value a channel; none when both are None.
     standardize : bool
         Normalize each image by its own mean and deviation (:class:`Standardized`) instead.
+    attributing : bool
+        Make the classifier explain itself: it becomes part of an :class:`Attributing`, whose
+        decoder is made for ``in_channels`` and ``size``.
     weights : str, optional
         torchvision's pretrained weights, as ``"IMAGENET1K_V2"`` or ``"DEFAULT"``; downloaded when
         built. With another number of ``classes``, the last layer starts anew.
@@ -77,7 +84,8 @@ class Architecture:
     Raises
     ------
     InputError
-        If a number is below 1, or the normalization is given by halves or twice.
+        If a number is below 1, or the normalization is given by halves or twice. When built: see
+        :meth:`build`.
 
     Examples
     --------
@@ -94,6 +102,7 @@ class Architecture:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     standardize: bool = False
+    attributing: bool = False
     weights: str | None = None
     options: dict[str, Any] = field(default_factory=dict, hash=False)
 
@@ -122,8 +131,19 @@ class Architecture:
         ------
         InputError
             If the name is unknown or cannot be imported, the network does not take the options or
-            the number of channels, or the weights do not exist.
+            the number of channels, the weights do not exist, or the classifier shall explain images
+            whose shape is not given.
         """
+        model = self._classifier(pretrained)
+        if not self.attributing:
+            return model
+        if self.in_channels is None or self.size is None:
+            came = f"in_channels={self.in_channels}, size={self.size}"
+            expected = "both, as the decoder of an attributing classifier depends on them"
+            raise InputError("Architecture.in_channels, size", came, expected)
+        return Attributing(model, (self.in_channels, self.size, self.size))
+
+    def _classifier(self, pretrained: bool) -> nn.Module:
         network = self._network(pretrained)
         if self.mean is not None and self.std is not None:
             if self.in_channels is not None and len(self.mean) != self.in_channels:
@@ -136,7 +156,7 @@ class Architecture:
         if ":" in self.name:
             return _imported(self)
         if self.name in _OURS:
-            return _ours(self)
+            return _ours(self, pretrained)
         known = names()
         if self.name in known:
             return _torchvision(self, pretrained)
@@ -146,14 +166,15 @@ class Architecture:
         raise InputError("Architecture.name", repr(self.name), expected + hint)
 
 
-def _ours(architecture: Architecture) -> nn.Module:
+def _ours(architecture: Architecture, pretrained: bool) -> nn.Module:
     make = _OURS[architecture.name]
-    if architecture.weights is not None:
+    parameters = inspect.signature(make).parameters
+    if architecture.weights is not None and "weights" not in parameters:
         expected = f"None: there are no pretrained weights of {architecture.name}"
         raise InputError("Architecture.weights", architecture.weights, expected)
-    data = {key: getattr(architecture, key) for key in ("classes", "in_channels", "size")}
-    parameters = inspect.signature(make).parameters
-    filled = {key: value for key, value in data.items() if value and key in parameters}
+    known = ("classes", "in_channels", "size", *(("weights",) if pretrained else ()))
+    given = {key: getattr(architecture, key) for key in known}
+    filled = {key: value for key, value in given.items() if value and key in parameters}
     return _call(make, architecture, {**filled, **architecture.options})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -71,12 +72,36 @@ class softplus(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, name
         return func(*args, **kwargs)
 
     def _relu(self, input: Tensor, inplace: bool = False) -> Tensor:
-        return self._relu_(input) if inplace else F.softplus(input, beta=self.beta)
+        return self._relu_(input) if inplace else _softplus(input, self.beta)
 
     def _relu_(self, input: Tensor) -> Tensor:
         # The clone is what softplus keeps for its derivative; the input itself is overwritten, for
         # callers that go on with it and drop what the function returns.
-        return input.copy_(F.softplus(input.clone(), beta=self.beta))
+        return input.copy_(_softplus(input.clone(), self.beta))
+
+
+def _softplus(x: Tensor, beta: float) -> Tensor:
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return F.softplus(x, beta=beta)
+    result: Tensor = _Softplus.apply(x, torch.sigmoid(beta * x), beta)
+    return result
+
+
+class _Softplus(Function):
+    """Softplus that is given its own slope, so that each backward pass is a multiplication.
+
+    The slope comes with its graph, through which second derivatives go.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor, beta: float) -> Tensor:
+        ctx.save_for_backward(slope)
+        return F.softplus(x, beta=beta)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None
 
 
 _OUT_OF_PLACE = frozenset({F.relu, torch.relu, Tensor.relu})

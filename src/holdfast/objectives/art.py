@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from holdfast.adversarial import PGD
 from holdfast.attributions import select_output
 from holdfast.contracts import Batch, InputError, check_positive
-from holdfast.models import Normalized, Standardized, evaluating, softplus, statistics_kept
+from holdfast.models import (
+    Normalized,
+    Standardized,
+    double_backward,
+    evaluating,
+    softplus,
+    statistics_kept,
+)
 from holdfast.objectives.checks import classification_loss, classification_losses, images_and_labels
 
 __all__ = [
@@ -232,7 +239,7 @@ def cosine_distance(
 def _ask(model: nn.Module, images: Tensor, beta: float, anchor: Anchor) -> tuple[Tensor, Tensor]:
     """Return what the gradients are aligned with, and the surrogate's logits made of it."""
     x = images if images.requires_grad else images.detach().requires_grad_(True)
-    with softplus(beta):
+    with softplus(beta), double_backward():
         seen, classify = _anchor(model, x, anchor)
         return seen, classify(seen)
 

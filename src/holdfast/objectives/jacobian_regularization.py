@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.contracts import Batch, check_positive
+from holdfast.models import double_backward
 from holdfast.objectives.checks import classification_losses, images_and_labels
 
 __all__ = ["JacobianRegularization"]
@@ -47,7 +48,7 @@ class JacobianRegularization:
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``{"loss", "cross_entropy", "jacobian"}``."""
         images, labels = images_and_labels(batch)
-        with torch.enable_grad():
+        with torch.enable_grad(), double_backward():
             x = images.detach().requires_grad_(True)
             losses = classification_losses(model(x), labels)
             (gradient,) = torch.autograd.grad(losses.sum(), x, create_graph=True)
