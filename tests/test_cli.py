@@ -215,7 +215,10 @@ def test_overview_and_list(capsys):
     assert run() == 0
     assert "holdfast COMMAND --help" in capsys.readouterr().out
     assert run("list", "recipes") == 0
-    assert "mnist/art" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    published = next(line for line in lines if line[:1] == ["mnist/pgd"])
+    assert published[-4:] == ["(AAAI", "2021),", "table", "1c"]
+    assert all("/" in line[0] for line in lines[1:] if line)  # an entry, a line
     assert run("list") == 0
     printed = capsys.readouterr().out
     for name in ("IntegratedGradients", "PGD", "TopK", "ART", "wrn_28_10", "resnet50"):

@@ -158,11 +158,13 @@ def _list(arguments: list[str]) -> None:
     kind = asked[0].kind
     if kind is not None and kind not in known:
         raise HoldfastError(f"nothing to list by the name {kind!r}; there are {', '.join(known)}")
+    # Piped into another command, an entry keeps to its line.
+    console = Console() if sys.stdout.isatty() else Console(width=240)
     for name in [kind] if kind else list(known):
         table = Table(title=name, title_justify="left", box=None, show_header=False, padding=(0, 2))
         for entry, about in known[name].items():
             table.add_row(entry, about)
-        Console().print(table, "")
+        console.print(table, "")
 
 
 def _demo(arguments: list[str]) -> None:

@@ -1,4 +1,10 @@
 import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -116,6 +122,13 @@ def test_refuses_trainer_settings(trainer, says, tmp_path):
         train(load_recipe("digits/natural", {"trainer": trainer}), tmp_path, progress=False)
 
 
+def test_a_users_interval_of_logging(tmp_path):
+    trainer = {"max_epochs": 2, "log_every_n_steps": 2}
+    train(load_recipe("digits/natural", TINY | {"trainer": trainer}), tmp_path, progress=False)
+    rows = csv.DictReader((tmp_path / "metrics.csv").open())
+    assert [int(row["step"]) for row in rows] == [1, 3, 5]
+
+
 def test_a_loss_that_is_no_number_ends_the_run_with_its_step(tmp_path):
     changes = TINY | {"optimizer": {"name": "sgd", "lr": 1e30}, "trainer": {"max_epochs": 3}}
     with pytest.raises(HoldfastError, match="the loss became .* at step"):
@@ -162,6 +175,150 @@ def test_without_a_length_there_is_no_progress(tmp_path):
     recipe = load_recipe("digits/natural", TINY | {"trainer": {"max_time": {"seconds": 1}}})
     train(replace(recipe, objective=Noting()), tmp_path / "run", progress=False)
     assert NOTES[0] == (0, None)
+
+
+@dataclass(frozen=True)
+class Unlearning:
+    """An objective that makes everything worse, and without bound."""
+
+    def __call__(self, model, batch):
+        return {"loss": -100 * nn.functional.cross_entropy(model(batch["images"]), batch["labels"])}
+
+
+class TestValidation:
+    def accuracies(self, folder):
+        rows = csv.DictReader((folder / "metrics.csv").open())
+        return [float(row["validation_accuracy"]) for row in rows if row["validation_accuracy"]]
+
+    def test_the_best_model_is_the_one_of_the_best_epoch(self, tmp_path):
+        data = ImageData("digits", limit=200, validation=60)
+        # A rate at which accuracy goes up and down.
+        changes = TINY | {"optimizer": {"name": "adam", "lr": 0.2}, "trainer": {"max_epochs": 6}}
+        recipe = replace(load_recipe("digits/natural", changes), data=data)
+        model = train(recipe, tmp_path, progress=False)
+        logged = self.accuracies(tmp_path)
+        assert len(logged) == 6
+
+        batch = data.load("validation").batch(range(60))
+
+        def accuracy(model):
+            return float((model(batch["images"]).argmax(1) == batch["labels"]).float().mean())
+
+        assert accuracy(model) == pytest.approx(logged[-1])
+        best = holdfast.load(tmp_path / "best.safetensors")
+        assert accuracy(best) == pytest.approx(max(logged))
+        assert torch.equal(weights(holdfast.load(tmp_path)), weights(model))
+
+    def test_the_best_model_is_kept_when_training_goes_on(self, tmp_path):
+        data = ImageData("digits", limit=200, validation=60)
+        changes = TINY | {"optimizer": {"name": "adam", "lr": 0.01}, "trainer": {"max_epochs": 4}}
+        recipe = replace(load_recipe("digits/natural", changes), data=data)
+        train(recipe, tmp_path, progress=False)
+        before = self.accuracies(tmp_path)
+        worse = replace(recipe, objective=Unlearning(), trainer={"max_epochs": 7})
+        train(worse, tmp_path, resume=True, progress=False)
+        after = self.accuracies(tmp_path)
+        assert (len(before), len(after)) == (4, 3)
+        assert max(after) < max(before)
+        batch = data.load("validation").batch(range(60))
+        best = holdfast.load(tmp_path / "best.safetensors")
+        right = best(batch["images"]).argmax(1) == batch["labels"]
+        assert float(right.float().mean()) == pytest.approx(max(before))
+        earlier = list(csv.DictReader((tmp_path / "metrics-1.csv").open()))
+        assert [float(row["validation_accuracy"]) for row in earlier if row["loss"] == ""] == before
+
+    def test_without_images_held_out_there_is_none(self, recipe, tmp_path):
+        train(recipe, tmp_path, progress=False)
+        assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_tensorboard_reads_the_terms(recipe, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(recipe, tmp_path, progress=False)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    losses = [float(row["loss"]) for row in rows if row["loss"]]
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses)
+
+
+@dataclass(frozen=True)
+class PressingCtrlC:
+    """An objective in whose n-th step somebody presses Ctrl-C."""
+
+    step: int
+
+    def __call__(self, model, batch):
+        NOTES.append((batch["epoch"], batch["progress"]))
+        if len(NOTES) == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return {"loss": model(batch["images"]).square().mean()}
+
+
+class TestCtrlC:
+    @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+    def test_ends_after_the_step_and_goes_on_from_there(self, step, tmp_path):
+        NOTES.clear()
+        handler = signal.getsignal(signal.SIGINT)
+        recipe = load_recipe("digits/natural", TINY | {"trainer": {"max_epochs": 2}})
+        recipe = replace(recipe, objective=PressingCtrlC(step))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path, progress=False)
+        assert signal.getsignal(signal.SIGINT) is handler
+        assert not (tmp_path / "model.safetensors").exists()
+        last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+        assert last["global_step"] == step
+
+        train(recipe, tmp_path, resume=True, progress=False)
+        # Three steps an epoch; none is left out and none taken twice.
+        assert [(n // 3, n / 6) for n in range(6)] == NOTES
+        assert (tmp_path / "model.safetensors").exists()
+
+    def test_in_the_last_step_everything_is_saved(self, tmp_path):
+        NOTES.clear()
+        recipe = load_recipe("digits/natural", TINY | {"trainer": {"max_epochs": 1}})
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(recipe, objective=PressingCtrlC(3)), tmp_path, progress=False)
+        assert (tmp_path / "model.safetensors").exists()
+
+    def test_training_in_a_thread_leaves_signals_alone(self, recipe, tmp_path):
+        thread = threading.Thread(target=train, args=(recipe, tmp_path), kwargs={"progress": False})
+        thread.start()
+        thread.join()
+        assert (tmp_path / "model.safetensors").exists()
+
+    def test_at_the_command(self, tmp_path):
+        out = tmp_path / "run"
+        settings = ["--data.limit=96", "--batch_size=32", "--trainer.max_epochs=100000"]
+        command = [sys.executable, "-m", "holdfast", "train", "digits/natural", "--out", str(out)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [*command, *settings],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not (out / "checkpoints" / "last.ckpt").exists():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert (process.returncode, errors) == (130, "holdfast: stopped\n")
+
+        steps = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        changes = {"data.limit": 96, "batch_size": 32, "trainer": {"max_steps": steps + 2}}
+        train(load_recipe("digits/natural", changes), out, resume=True, progress=False)
+        last = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+        assert last["global_step"] == steps + 2
+        assert holdfast.load(out).classes == tuple("0123456789")
 
 
 @pytest.mark.parametrize(

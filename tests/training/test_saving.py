@@ -52,6 +52,9 @@ class TestRoundTrip:
             (Architecture("wide_resnet", 3, options={"depth": 10, "width": 2}), 8),
             (Architecture("wrn_40_2", 3, options={"dropout": 0.3}), 8),
             (Architecture("wrn_28_10", 3), 8),
+            (Architecture("small_resnet", 3, standardize=True, options={"units": 2}), 8),
+            (Architecture("vgg16_gap", 3, weights="IMAGENET1K_V1"), 16),
+            (Architecture("cifar_resnet10", 3, 3, 8, attributing=True), 8),
             (Architecture("squeezenet1_1", 3), 32),
             (Architecture("regnet_x_400mf", 3), 32),
             (Architecture("shufflenet_v2_x0_5", 3, weights="IMAGENET1K_V1"), 32),
@@ -69,6 +72,7 @@ class TestRoundTrip:
         assert not any(module.training for module in loaded.modules())
         assert torch.equal(loaded(images), model.eval()(images))
         assert loaded.architecture == architecture
+        assert loaded.origin == str(tmp_path)
 
     def test_class_names_of_any_script(self, tmp_path: Path) -> None:
         names = ("Tigerlilie", "虎百合", 'a "quoted" name', "🌸")

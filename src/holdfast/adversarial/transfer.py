@@ -24,9 +24,9 @@ class Transfer:
     attack : Attack
         The attack.
     source : nn.Module
-        The model that it is run on, with the same classes as the models it is tried on. It is a
-        live object, the one setting that cannot be written down: the ``repr`` shows its class
-        alone. Two transfers are equal when their source is the same object.
+        The model that it is run on, with the same classes as the models it is tried on. Settings
+        in YAML name the folder of its run. The ``repr`` shows its class alone, and two transfers
+        are equal when their source is the same object.
 
     Raises
     ------

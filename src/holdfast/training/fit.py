@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import inspect
+import itertools
 import logging
 import math
 import shutil
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +22,7 @@ import lightning
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -29,6 +34,9 @@ from holdfast.training.recipe import OptimizerSettings, Recipe, to_settings
 from holdfast.training.saving import save
 
 __all__ = ["TrainingModule", "train"]
+
+
+_ACCURACY = "validation_accuracy"
 
 
 class TrainingModule(lightning.LightningModule):
@@ -67,6 +75,11 @@ class TrainingModule(lightning.LightningModule):
         self.log_dict({name: term.detach() for name, term in terms.items()}, prog_bar=True)
         return terms["loss"]
 
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Log the accuracy on images that were held out, as they are."""
+        right = self.model(batch["images"]).argmax(1) == batch["labels"]
+        self.log(_ACCURACY, right.float().mean(), batch_size=len(right))
+
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its piecewise constant schedule."""
         s = self.settings
@@ -92,13 +105,19 @@ def train(
 ) -> nn.Module:
     """Train a model by a recipe and save it.
 
+    Ctrl-C ends training after the step that is under way: the last checkpoint is then of that step,
+    and ``resume`` goes on from it. A second Ctrl-C ends it at once.
+
     Parameters
     ----------
     recipe : Recipe
         What to train; see `holdfast.training.load_recipe`.
     out : str or Path
         The run's folder: ``config.yaml``, ``model.safetensors``, ``metrics.csv`` and
-        ``checkpoints/`` are written there.
+        ``checkpoints/`` are written there. Where the data holds images out for validation, the
+        model of the epoch that got most of them right is ``best.safetensors``. Where TensorBoard is
+        installed, it finds its logs in ``tensorboard/``. A run that goes on leaves the metrics that
+        were written before as ``metrics-1.csv`` and so on.
     resume : bool
         Go on from the last checkpoint in ``out``, if there is one.
     progress : bool
@@ -114,6 +133,8 @@ def train(
     HoldfastError
         If ``out`` already holds a trained model and ``resume`` is false, if ``trainer`` has an
         argument that Lightning does not know, or if the loss is no longer finite.
+    KeyboardInterrupt
+        After Ctrl-C, when all is saved.
     """
     out = Path(out)
     last = out / "checkpoints" / "last.ckpt"
@@ -130,6 +151,7 @@ def train(
     if not resume:
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     (out / "config.yaml").write_text(_dump(recipe), encoding="utf-8")
+    _set_aside(out / "metrics.csv")
 
     loader = DataLoader(
         data,
@@ -138,33 +160,45 @@ def train(
         drop_last=len(data) > recipe.batch_size,
         generator=torch.Generator().manual_seed(recipe.seed),
     )
-    with _quiet_lightning():
+    held_out = best = None
+    callbacks: list[Callback] = [ModelCheckpoint(last.parent, save_last=True)]
+    if recipe.data.validation is not None:
+        held_out = DataLoader(recipe.data.load("validation"), batch_size=recipe.batch_size)
+        best = ModelCheckpoint(last.parent, "best", _ACCURACY, mode="max")
+        callbacks.append(best)
+    if progress:
+        callbacks.append(_Progress(f"Training {out.name}"))
+    with _quiet_lightning(), _Interruption(last) as interruption:
         trainer = lightning.Trainer(
-            logger=CSVLogger(out, name="", version=""),
-            callbacks=[
-                ModelCheckpoint(out / "checkpoints", save_last=True),
-                *([_Progress(f"Training {out.name}")] if progress else []),
-            ],
+            logger=_loggers(out),
+            callbacks=[*callbacks, interruption],
             enable_progress_bar=False,
             enable_model_summary=False,
-            log_every_n_steps=min(10, len(loader)),
-            **recipe.trainer,
+            **{
+                "log_every_n_steps": min(10, len(loader)),
+                "num_sanity_val_steps": 0,
+                **recipe.trainer,
+            },
         )
         trainer.fit(
             TrainingModule(model, recipe.objective, recipe.optimizer),
             loader,
+            held_out,
             ckpt_path=last if resume and last.exists() else None,
             weights_only=True,
         )
     model.eval()
     if trainer.is_global_zero:
-        save(
-            model,
-            out / "model.safetensors",
-            architecture=architecture,
-            classes=data.classes,
-            recipe=_dump(recipe),
-        )
+        about: dict[str, Any] = {
+            "architecture": architecture,
+            "classes": data.classes,
+            "recipe": _dump(recipe),
+        }
+        if best is not None and best.best_model_path:
+            save(_restored(model, best.best_model_path), out / "best.safetensors", **about)
+        save(model, out / "model.safetensors", **about)
+    if interruption.asked:  # in the last step: whatever the caller does next is not wanted
+        raise KeyboardInterrupt
     return model
 
 
@@ -179,6 +213,30 @@ def _complete(architecture: Architecture, data: ImageDataset) -> Architecture:
     )
 
 
+def _loggers(out: Path) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(out, name="", version="")]
+    if any(importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX")):
+        loggers.append(TensorBoardLogger(out, name="", version="tensorboard"))
+    return loggers
+
+
+def _set_aside(file: Path) -> None:
+    """Rename a file of an earlier start, which Lightning's logger would remove."""
+    if file.exists():
+        free = next(
+            n for n in itertools.count(1) if not file.with_stem(f"{file.stem}-{n}").exists()
+        )
+        file.rename(file.with_stem(f"{file.stem}-{free}"))
+
+
+def _restored(model: nn.Module, checkpoint: str) -> nn.Module:
+    """Copy a model with the weights that it had at a checkpoint."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    restored = copy.deepcopy(model)
+    restored.load_state_dict({name.removeprefix("model."): t for name, t in state.items()})
+    return restored
+
+
 def _dump(recipe: Recipe) -> str:
     return yaml.safe_dump(to_settings(recipe), sort_keys=False, allow_unicode=True)
 
@@ -191,6 +249,43 @@ def _check_trainer(settings: dict[str, Any]) -> None:
         raise HoldfastError(f"trainer: Lightning's Trainer has no setting {', '.join(unknown)}")
     if not settings.keys() & {"max_epochs", "max_steps", "max_time"}:
         raise HoldfastError("trainer: give max_epochs, max_steps or max_time")
+
+
+class _Interruption(Callback):
+    """Turn Ctrl-C into an end between two steps, with a checkpoint, while the block runs.
+
+    In the middle of a step, weights and optimizer could be those of different steps.
+    """
+
+    class Stop(BaseException):
+        """Ends training; Lightning would turn a KeyboardInterrupt into an exit."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.asked = False
+
+    def __enter__(self) -> _Interruption:
+        # Elsewhere Python lets nobody handle signals.
+        self.handles = threading.current_thread() is threading.main_thread()
+        if self.handles:
+            self.before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.handles:
+            signal.signal(signal.SIGINT, self.before)
+        if kind is self.Stop:
+            raise KeyboardInterrupt from None
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        # The step before is whole here, and counted.
+        if self.asked:
+            trainer.save_checkpoint(self.checkpoint)
+            raise self.Stop
 
 
 class _Progress(Callback):

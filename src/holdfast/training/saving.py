@@ -113,8 +113,8 @@ def load(
     Returns
     -------
     nn.Module
-        The classifier in eval mode, with ``model.classes``, the names as a tuple of str, and
-        ``model.architecture``.
+        The classifier in eval mode, with ``model.classes``, the names as a tuple of str,
+        ``model.architecture``, and ``model.origin``, the path as it was given.
 
     Raises
     ------
@@ -147,6 +147,7 @@ model.safetensors, got no/such/run, which does not exist
     model.load_state_dict(state)
     model.classes = classes  # type: ignore[assignment]
     model.architecture = architecture  # type: ignore[assignment]
+    model.origin = os.fspath(path)  # type: ignore[assignment]
     return model.to(device).eval()
 
 
