@@ -47,7 +47,8 @@ def main() -> None:
     model = load(asked.run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    images, labels = correct(model, ImageData(asked.data, limit=8 * asked.images), asked.images)
+    data = ImageData(asked.data, size=model.architecture.size, limit=8 * asked.images)
+    images, labels = correct(model, data, asked.images)
 
     sums: dict[str, list[Tensor]] = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from holdfast import plot
 from holdfast.attributions import METHODS
 from holdfast.cli import main
+from holdfast.data import ImageData
 from holdfast.models import Architecture
 from holdfast.training import save
 
@@ -255,3 +257,37 @@ def test_demo_ends_with_a_table_and_a_report(in_tmp, capsys):
     assert printed.rstrip().splitlines()[-2].startswith("Next:")
     assert "art" in (in_tmp / "demo" / "report.html").read_text()
     assert run("demo", "--out", "demo", *TINY) == 2
+
+
+def test_imports_a_published_layout(tmp_path, capsys):
+    source = tmp_path / "cifar"
+    source.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    np.save(source / "fog.npy", pixels)
+    np.save(source / "labels.npy", np.array([3, 8] * 5))
+    assert main(["data", "import", "cifar-10-c", str(source), str(tmp_path / "out")]) == 0
+    assert "fog/5/test 2" in capsys.readouterr().out
+    severest = ImageData(str(tmp_path / "out" / "fog" / "5")).load("test").batch(range(2))
+    assert severest["labels"].tolist() == [3, 8]
+    expected = torch.from_numpy(pixels[8:]).permute(0, 3, 1, 2) / 255
+    assert torch.allclose(severest["images"], expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["import", "imagenet", "a", "b"], "no layout 'imagenet'; there are cub-200"),
+        (["export", "gtsrb", "a", "b"], "no action 'export'"),
+        (["import", "gtsrb", "nowhere", "b"], "nowhere"),
+    ],
+)
+def test_says_what_cannot_be_imported(arguments, says, capsys):
+    assert main(["data", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_lists_short_names_of_attributions(capsys):
+    assert main(["list", "attributions"]) == 0
+    assert "IntegratedGradients (ig)" in capsys.readouterr().out

@@ -167,6 +167,28 @@ def _list(arguments: list[str]) -> None:
         console.print(table, "")
 
 
+def _data(arguments: list[str]) -> None:
+    """Bring a published data set into Holdfast's format: data import LAYOUT SOURCE DESTINATION."""
+    parser = _parser("data", _data)
+    parser.add_argument("action", type=str, help="What to do: import.")
+    parser.add_argument("layout", type=str, help="cub-200, tiny-imagenet, gtsrb, flower-17, …")
+    parser.add_argument("source", type=str, help="The folder of the unpacked archives.")
+    parser.add_argument("destination", type=str, help="The folder for the Parquet files.")
+    parser.add_argument("--skip-broken", action="store_true", help="Skip and count bad entries.")
+    asked = _split(parser, arguments)
+    if asked is None:
+        return
+    options, _ = asked
+    if options.action != "import":
+        raise HoldfastError(f"data has no action {options.action!r}; there is import")
+
+    from holdfast.data import LAYOUTS, import_layout
+
+    if options.layout not in LAYOUTS:
+        raise HoldfastError(f"no layout {options.layout!r}; there are {', '.join(LAYOUTS)}")
+    print(import_layout(options.layout, options.source, options.destination, options.skip_broken))
+
+
 def _demo(arguments: list[str]) -> None:
     """Train four classifiers of digits, audit them, and report which explanations hold."""
     parser = _parser("demo", _demo, "--trainer.max_epochs 5")
@@ -209,6 +231,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "explain": _explain,
     "audit": _audit,
     "report": _report,
+    "data": _data,
     "list": _list,
 }
 
@@ -285,10 +308,14 @@ def _catalogue() -> dict[str, dict[str, str]]:
             if isinstance(item, type) and "__call__" in vars(item)
         }
 
+    short = {type(method).__name__: name for name, method in attributions.METHODS.items()}
     return {
         "recipes": {name: read_recipe(name).get("source", "") for name in recipe_names()},
         "objectives": methods(objectives),
-        "attributions": methods(attributions),
+        "attributions": {
+            f"{name} ({short[name]})" if name in short else name: about
+            for name, about in methods(attributions).items()
+        },
         "attacks": methods(adversarial),
         "manipulations": methods(manipulation),
         "models": dict.fromkeys(models.names(), ""),
