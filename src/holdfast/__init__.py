@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         report,
         training,
     )
+    from holdfast.adversarial import synthesize
     from holdfast.training import load
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "objectives",
     "plot",
     "report",
+    "synthesize",
     "training",
 ]
 
@@ -42,6 +44,8 @@ def __getattr__(name: str) -> Any:
     """Import a room when it is first used, since some take seconds."""
     if name == "load":
         return import_module("holdfast.training").load
+    if name == "synthesize":
+        return import_module("holdfast.adversarial").synthesize
     if name in __all__:
         return import_module(f"holdfast.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

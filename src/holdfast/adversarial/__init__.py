@@ -15,6 +15,7 @@ from holdfast.adversarial.slope import slope
 from holdfast.adversarial.spatial import Spatial
 from holdfast.adversarial.spsa import SPSA
 from holdfast.adversarial.standard import APGD, Square
+from holdfast.adversarial.synthesis import class_seeds, synthesize
 from holdfast.adversarial.targeted import TargetedPGD
 from holdfast.adversarial.transfer import Transfer
 from holdfast.adversarial.uniform_noise import UniformNoise
@@ -37,7 +38,9 @@ __all__ = [
     "UniformNoise",
     "accuracy",
     "ball",
+    "class_seeds",
     "correct",
     "nearest_in_halfspace",
     "slope",
+    "synthesize",
 ]
