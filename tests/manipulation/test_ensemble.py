@@ -1,3 +1,6 @@
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
 import torch
 from torch import nn
@@ -64,3 +67,23 @@ def test_attacks_our_own_deep_lift(model, images):
 def test_refuses_a_budget_of_nothing(own_errors):
     with pytest.raises(InputError, match="Ensemble.seconds"):
         Ensemble(Gradient(), 0.1, seconds=0.0)
+
+
+def attacked(shard):
+    """Attack a shard of the same images in a process of its own."""
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 12), nn.ReLU(), nn.Linear(12, 3)).double()
+    images = torch.rand(6, 1, 6, 6, dtype=torch.float64)
+    labels = model(images).argmax(1)
+    torch.manual_seed(shard.start)  # whatever else a process has drawn
+    found = Ensemble(IntegratedGradients(steps=8), 0.1)(model, images[shard], labels[shard])
+    return found.images, found.similarity
+
+
+def test_two_processes_find_what_one_finds():
+    whole, tau = attacked(slice(0, 6))
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        halves = list(pool.map(attacked, [slice(0, 3), slice(3, 6)]))
+    assert torch.allclose(torch.cat([images for images, _ in halves]), whole, atol=1e-9)
+    assert torch.allclose(torch.cat([values for _, values in halves]), tau)

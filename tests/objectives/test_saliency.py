@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from holdfast.contracts import InputError
 from holdfast.objectives import signed_saliency, unit_saliency
-from holdfast.objectives.saliency import box_masks
 
 
 @pytest.mark.parametrize("quantile", [0.0, 0.3, 0.5, 0.99, 1.0])
@@ -43,20 +41,3 @@ def test_unit_saliency_equals_the_naive_computation():
 
 def test_unit_saliency_of_constant_maps():
     assert unit_saliency(torch.full((1, 3, 2, 2), -0.7)).abs().sum() == 0
-
-
-def test_box_masks_mark_the_centres_inside():
-    boxes = torch.tensor([[0.4, 1.5, 3.5, 4.0], [0.0, 0.0, 6.0, 4.0], [2.0, 2.0, 2.0, 3.0]])
-    masks = box_masks(boxes, (4, 6))
-    for mask, (x0, y0, x1, y1) in zip(masks, boxes.tolist(), strict=True):
-        for i in range(4):
-            for j in range(6):
-                inside = x0 <= j + 0.5 < x1 and y0 <= i + 0.5 < y1
-                assert bool(mask[i, j]) == inside
-    assert masks.sum((1, 2)).tolist() == [9, 24, 0]
-
-
-@pytest.mark.parametrize("boxes", [torch.zeros(2, 3), torch.full((1, 4), float("nan"))])
-def test_box_masks_refuse(boxes, own_errors):
-    with pytest.raises(InputError, match="boxes: expected"):
-        box_masks(boxes, (4, 4))

@@ -156,3 +156,14 @@ def test_refuses_batches(smooth_model, images, labels, source, carried, says, ow
 def test_refuses_a_batch_without_epoch(smooth_model, images, labels):
     with pytest.raises(InputError, match="an entry 'epoch'"):
         SaliencyTraining()(smooth_model, {"images": images, "labels": labels})
+
+
+@pytest.mark.parametrize(("source", "shape"), [("masks", (2, 5, 5)), ("boxes", (2, 4))])
+def test_refuses_rows_without_a_region(source, shape, relu_model, own_errors):
+    """Data sets fill the rows that have none with NaN."""
+    given = torch.full(shape, 1.0)
+    given[1] = torch.nan
+    images = torch.rand(2, 2, 5, 5, dtype=torch.float64)
+    batch = {"images": images, "labels": torch.tensor([0, 1]), "epoch": 0, source: given}
+    with pytest.raises(InputError, match=f"batch.'{source}'.: expected one for every image"):
+        SaliencyTraining(eps=0.1, source=source)(relu_model, batch)

@@ -24,20 +24,40 @@ from holdfast.manipulation.estimate import Estimate, check_samples, differentiab
 from holdfast.manipulation.judge import Judge
 from holdfast.models import evaluating, softplus
 
-__all__ = ["Loss", "Settings", "Walk", "check_settings", "descend", "joined", "off_the_kinks"]
+__all__ = [
+    "Loss",
+    "Method",
+    "Settings",
+    "Walk",
+    "attacked",
+    "check_settings",
+    "descend",
+    "joined",
+    "off_the_kinks",
+]
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 """From maps ``(N, C, H, W)``, their images and the step's number to what is descended, ``(N,)``."""
 
 
 @runtime_checkable
-class Settings(Protocol):
-    """The fields of a manipulation that goes down by signed steps in an ℓ∞ ball."""
+class Method(Protocol):
+    """What every manipulation has."""
 
     @property
     def attribution(self) -> Attribution:
         """The explanation under attack."""
         ...
+
+    @property
+    def chunk(self) -> int | None:
+        """Images at a time."""
+        ...
+
+
+@runtime_checkable
+class Settings(Method, Protocol):
+    """The fields of a manipulation that goes down by signed steps in an ℓ∞ ball."""
 
     @property
     def eps(self) -> float:
@@ -79,11 +99,6 @@ class Settings(Protocol):
         """Seeds the draws."""
         ...
 
-    @property
-    def chunk(self) -> int | None:
-        """Images at a time."""
-        ...
-
 
 def check_settings(method: Settings) -> None:
     """Refuse settings that are out of range."""
@@ -123,16 +138,45 @@ def descend(
     start : callable
         From images to where their walks begin; by default at the images.
     """
+
+    def attack(judge: Judge, part: slice) -> None:
+        _descend(method, judge, prepare(judge, part), beta, start(judge.images))
+
+    copies = method.path_samples or path_length(method.attribution)
+    return joined(attacked(method, model, images, labels, attack, copies))
+
+
+def attacked(
+    method: Method,
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    attack: Callable[[Judge, slice], None],
+    copies: int,
+) -> list[Judge]:
+    """Check what a manipulation was called with, and let it attack some images after others.
+
+    Parameters
+    ----------
+    method : Method
+        The manipulation.
+    model, images, labels
+        What it was called with.
+    attack : callable
+        Shows perturbations to the judge of some of the images; it is also told which these are. The
+        model runs in eval mode.
+    copies : int
+        How many inputs the model sees at once for each image.
+    """
     check_images(images)
     check_labels(labels, len(images))
-    copies = method.path_samples or path_length(method.attribution)
     judges = []
     with evaluating(model):
         for part in chunks(len(images), method.chunk or default_chunk(images, copies)):
             judge = Judge(method.attribution, model, images[part].detach(), labels[part])
-            _descend(method, judge, prepare(judge, part), beta, start(judge.images))
+            attack(judge, part)
             judges.append(judge)
-    return joined(judges)
+    return judges
 
 
 class Walk:

@@ -10,16 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from holdfast.contracts import (
-    Attribution,
-    Outcome,
-    check_images,
-    check_labels,
-    check_positive,
-    chunks,
-    default_chunk,
-)
-from holdfast.manipulation.descent import Loss, Walk, joined
+from holdfast.contracts import Attribution, Outcome, check_positive
+from holdfast.manipulation.descent import Loss, Walk, attacked, joined
 from holdfast.manipulation.estimate import SAMPLED, differentiable, path_length
 from holdfast.manipulation.judge import Judge
 from holdfast.manipulation.mass_centre import centre_distance, nudged
@@ -28,7 +20,6 @@ from holdfast.manipulation.rank import drawn_pairs, pair_agreement
 from holdfast.manipulation.targeted import far_scores, shares
 from holdfast.manipulation.top_k import share_of
 from holdfast.metrics import mass_centre, pixel_scores
-from holdfast.models import evaluating
 
 __all__ = ["Ensemble", "EnsembleOutcome"]
 
@@ -108,20 +99,16 @@ class Ensemble:
         labels: Int[Tensor, " n"],
     ) -> EnsembleOutcome:
         """Manipulate the map of each image's label; the model runs in eval mode."""
-        check_images(images)
-        check_labels(labels, len(images))
         copies = min(PATH_SAMPLES, path_length(self.attribution))
-        parts = list(chunks(len(images), self.chunk or default_chunk(images, copies)))
         begun = time.monotonic()
-        judges = []
-        with evaluating(model):
-            for number, part in enumerate(parts, start=1):
-                judge = Judge(self.attribution, model, images[part].detach(), labels[part])
-                share = None if self.seconds is None else self.seconds * number / len(parts)
-                for _ in self._attacks(judge):
-                    if share is not None and time.monotonic() - begun > share:
-                        break
-                judges.append(judge)
+
+        def attack(judge: Judge, part: slice) -> None:
+            share = part.stop / len(images)
+            for _ in self._attacks(judge):
+                if self.seconds and time.monotonic() - begun > share * self.seconds:
+                    break
+
+        judges = attacked(self, model, images, labels, attack, copies)
         found = joined(judges)
         names = tuple(name for judge in judges for name in judge.found_by)
         return EnsembleOutcome(found.images, found.similarity, found.preserved, names)

@@ -8,20 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from holdfast.contracts import (
-    Attribution,
-    Outcome,
-    check_images,
-    check_labels,
-    check_positive,
-    chunks,
-    default_chunk,
-    generators,
-)
-from holdfast.manipulation.descent import joined
+from holdfast.contracts import Attribution, Outcome, check_positive, generators
+from holdfast.manipulation.descent import attacked, joined
 from holdfast.manipulation.estimate import path_length
 from holdfast.manipulation.judge import Judge
-from holdfast.models import evaluating
 
 __all__ = ["RandomSearch", "search"]
 
@@ -81,16 +71,12 @@ class RandomSearch:
         labels: Int[Tensor, " n"],
     ) -> Outcome:
         """Search around each image; the model runs in eval mode."""
-        check_images(images)
-        check_labels(labels, len(images))
-        size = self.chunk or default_chunk(images, path_length(self.attribution))
-        judges = []
-        with evaluating(model):
-            for part in chunks(len(images), size):
-                judge = Judge(self.attribution, model, images[part].detach(), labels[part])
-                search(judge, self.eps, self.queries, self.seed)
-                judges.append(judge)
-        return joined(judges)
+
+        def attack(judge: Judge, part: slice) -> None:
+            search(judge, self.eps, self.queries, self.seed)
+
+        copies = path_length(self.attribution)
+        return joined(attacked(self, model, images, labels, attack, copies))
 
 
 def search(judge: Judge, eps: float, queries: int, seed: int, source: str = "") -> None:

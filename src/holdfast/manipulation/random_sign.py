@@ -8,20 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from holdfast.contracts import (
-    Attribution,
-    Outcome,
-    check_images,
-    check_labels,
-    check_positive,
-    chunks,
-    default_chunk,
-    generators,
-)
-from holdfast.manipulation.descent import joined
+from holdfast.contracts import Attribution, Outcome, check_positive, generators
+from holdfast.manipulation.descent import attacked, joined
 from holdfast.manipulation.estimate import path_length
 from holdfast.manipulation.judge import Judge
-from holdfast.models import evaluating
 
 __all__ = ["RandomSign"]
 
@@ -76,17 +66,13 @@ class RandomSign:
         labels: Int[Tensor, " n"],
     ) -> Outcome:
         """Perturb each image at random; the model runs in eval mode."""
-        check_images(images)
-        check_labels(labels, len(images))
-        size = self.chunk or default_chunk(images, path_length(self.attribution))
-        judges = []
-        with evaluating(model):
-            for part in chunks(len(images), size):
-                judge = Judge(self.attribution, model, images[part].detach(), labels[part])
-                dice = generators(judge.images, self.seed)
-                for _ in range(self.draws):
-                    noise = torch.stack([torch.rand(images.shape[1:], generator=g) for g in dice])
-                    signs = (noise - 0.5).sign().to(images)
-                    judge((judge.images + self.eps * signs).clamp(0, 1))
-                judges.append(judge)
-        return joined(judges)
+
+        def attack(judge: Judge, part: slice) -> None:
+            dice = generators(judge.images, self.seed)
+            for _ in range(self.draws):
+                noise = torch.stack([torch.rand(images.shape[1:], generator=die) for die in dice])
+                signs = (noise - 0.5).sign().to(images)
+                judge((judge.images + self.eps * signs).clamp(0, 1))
+
+        copies = path_length(self.attribution)
+        return joined(attacked(self, model, images, labels, attack, copies))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from holdfast.contracts import InputError
-
-__all__ = ["box_masks", "signed_saliency", "unit_saliency"]
+__all__ = ["signed_saliency", "unit_saliency"]
 
 
 def signed_saliency(
@@ -61,35 +59,3 @@ def unit_saliency(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
     low = sizes.amin((2, 3), keepdim=True)
     span = sizes.amax((2, 3), keepdim=True) - low
     return (sizes - low) / span.clamp_min(torch.finfo(maps.dtype).tiny)
-
-
-def box_masks(boxes: Float[Tensor, "n 4"], size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
-    """Mark the pixels whose centres lie in each image's box.
-
-    Parameters
-    ----------
-    boxes : Tensor
-        x0, y0, x1, y1 in pixels, ``(N, 4)``.
-    size : tuple of int
-        Height and width of the images.
-
-    Raises
-    ------
-    InputError
-        If ``boxes`` is no matrix of four columns, or not finite.
-
-    Examples
-    --------
-    >>> box_masks(torch.tensor([[1.0, 0.0, 3.0, 1.0]]), (2, 3)).int()
-    tensor([[[0, 1, 1],
-             [0, 0, 0]]], dtype=torch.int32)
-    """
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError("boxes", f"shape {tuple(boxes.shape)}", "shape (N, 4)")
-    if not boxes.isfinite().all():
-        raise InputError("boxes", "NaN or infinite values", "x0, y0, x1, y1 in pixels")
-    height, width = size
-    y = (torch.arange(height, device=boxes.device) + 0.5)[None, :, None]
-    x = (torch.arange(width, device=boxes.device) + 0.5)[None, None, :]
-    x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
-    return (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)

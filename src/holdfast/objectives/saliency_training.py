@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from holdfast.attributions import SmoothGrad
 from holdfast.contracts import Attribution, Batch, InputError, check_positive
+from holdfast.metrics import box_masks
 from holdfast.objectives.checks import (
     check_share,
     classification_loss,
     entry,
     images_and_labels,
 )
-from holdfast.objectives.saliency import box_masks, signed_saliency
+from holdfast.objectives.saliency import signed_saliency
 from holdfast.objectives.teacher import check_teacher, explain, settings_in_brief
 from holdfast.objectives.uniform_noise import random_signs
 
@@ -135,6 +136,8 @@ def _of_batch(batch: Batch, source: str, images: Tensor) -> Float[Tensor, "n c h
             raise InputError("batch['saliency']", "other values or NaN", "values in [−1, 1]")
         maps = given.to(images)
     else:
+        if not given.isfinite().all():
+            raise InputError(f"batch[{source!r}]", "NaN or infinite values", "one for every image")
         inside = box_masks(given, (height, width)) if source == "boxes" else given > 0.5
         maps = inside.to(images) * 2 - 1
     return maps[:, None].expand_as(images)
