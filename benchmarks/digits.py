@@ -54,7 +54,9 @@ ROWS: dict[str, dict[str, object]] = {
     "pgd-sat": objective(
         "Successive", first=SAT, then=objective("AdversarialTraining", attack=PGD7)["objective"]
     ),
-    "trades-sat": objective("Successive", first=SAT, then=objective("TRADES")["objective"]),
+    "trades-sat": objective(
+        "Successive", first=SAT, then=objective("TRADES", attack=PGD7)["objective"]
+    ),
     "ig_norm, 5 points": objective("AttributionRegularization", form="ig_norm", weight=1.0, **FEW),
     "ig_sum_norm, 5 points": objective("AttributionRegularization", weight=1.0, **FEW),
     "ig_sum_norm, 50 points": objective("AttributionRegularization", weight=1.0, **WHOLE),

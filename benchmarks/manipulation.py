@@ -17,6 +17,8 @@ import time
 from collections import defaultdict
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from holdfast.attributions import METHODS, Gradient, IntegratedGradients
@@ -57,7 +59,8 @@ def main() -> None:
         for name, attack in attacks(asked).items()
         if not asked.rows or name.startswith(tuple(asked.rows))
     }
-    for part in chunks(len(images), asked.batch):
+    parts = list(chunks(len(images), asked.batch))
+    for part in track(parts, "Attacking", console=Console(stderr=True)):
         for name, attack in rows.items():
             begun = time.perf_counter()
             found = attack(model, images[part], labels[part])
