@@ -183,7 +183,7 @@ class BoundaryIntegratedGradients:
         positions, weights = path_points("trapezoid", self.steps, images)
         with evaluating(model):
             targets = resolve_targets(model, images, targets, self.chunk)
-            baselines, found = _baselines(self.search, model, images)
+            baselines, found = baselines_of(self.search, model, images)
             maps = integrate(
                 model,
                 images,
@@ -357,7 +357,7 @@ class BoundaryDeepLIFT:
         size = self.chunk or default_chunk(images, 2)
         with evaluating(model):
             targets = resolve_targets(model, images, targets, size)
-            baselines, found = _baselines(self.search, model, images)
+            baselines, found = baselines_of(self.search, model, images)
             maps = [
                 deep_lift(
                     model,
@@ -384,7 +384,7 @@ class _Smoothed(nn.Module):
         return logits.view(len(images), len(self.noise), -1).mean(1)
 
 
-def _baselines(search: BoundarySearch, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def baselines_of(search: BoundarySearch, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the boundary point of each image, black where there is none, and where there is."""
     boundary = search(model, images)
     return torch.where(boundary.found[:, None, None, None], boundary.points, 0), boundary.found

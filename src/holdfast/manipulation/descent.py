@@ -213,7 +213,7 @@ class Walk:
         momentum: float = 0.0,
         margin: float = 0.0,
     ) -> None:
-        self.judge, self.ball, self.momentum, self.margin = judge, LinfBall(eps), momentum, margin
+        self.judge, self.ball, self.momentum = judge, LinfBall(eps), momentum
         self.x = self.ball.project(start, judge.images)
         self.velocity = torch.zeros_like(self.x)
         self.stuck = torch.zeros(len(start), dtype=torch.long, device=start.device)

@@ -14,12 +14,12 @@ from holdfast.contracts import Attribution, Outcome, check_positive
 from holdfast.manipulation.descent import Loss, Walk, attacked, joined
 from holdfast.manipulation.estimate import SAMPLED, differentiable, path_length
 from holdfast.manipulation.judge import Judge
-from holdfast.manipulation.mass_centre import centre_distance, nudged
+from holdfast.manipulation.mass_centre import mass_centre_loss, nudged
 from holdfast.manipulation.random_search import search
-from holdfast.manipulation.rank import drawn_pairs, pair_agreement
+from holdfast.manipulation.rank import rank_loss
 from holdfast.manipulation.targeted import far_scores, shares
-from holdfast.manipulation.top_k import share_of
-from holdfast.metrics import mass_centre, pixel_scores
+from holdfast.manipulation.top_k import top_k_loss
+from holdfast.metrics import pixel_scores
 
 __all__ = ["Ensemble", "EnsembleOutcome"]
 
@@ -115,12 +115,16 @@ class Ensemble:
 
     def _attacks(self, judge: Judge) -> Iterator[str]:
         """Attack; after each attack but the last stop, to be asked for the next."""
-        losses = _losses(judge, self.seed)
-        self._walk(judge, "rank", losses["rank"], judge.images, 60)
-        for name in ("top_k", "mass_centre", "targeted"):
+        self._walk(judge, "rank", rank_loss(judge, PAIRS, self.seed), judge.images, 60)
+        losses = {
+            "top_k": top_k_loss(judge, max(1, judge.scores.shape[1] // 8)),
+            "mass_centre": mass_centre_loss(judge),
+            "targeted": _targeted_loss(judge),
+        }
+        start = nudged(judge.images, self.eps / 8, self.seed)
+        for name, loss in losses.items():
             yield name
-            start = nudged(judge.images, self.eps / 8, self.seed)
-            self._walk(judge, name, losses[name], start, 10)
+            self._walk(judge, name, loss, start, 10)
         yield "random_search"
         search(judge, self.eps, 5, self.seed, "random_search")
 
@@ -128,7 +132,7 @@ class Ensemble:
         for restart in range(1, RESTARTS + 1):
             yield "rank"
             few = judge.among(paying)
-            loss = _losses(few, self.seed + restart)["rank"]
+            loss = rank_loss(few, PAIRS, self.seed + restart)
             self._walk(few, "rank", loss, few.best, 20, restart)
             gain = judge.similarity[paying] - few.similarity
             judge.learn(paying, few)
@@ -173,26 +177,12 @@ class Ensemble:
 
 
 PATH_SAMPLES = 4
+PAIRS = 64
 RESTARTS = 3
 WORTH = 0.01
 """A restart pays for an image if it lowers τ by so much."""
 
 
-def _losses(judge: Judge, seed: int) -> dict[str, Loss]:
-    pixels = judge.scores.shape[1]
-    shape = judge.images.shape[-2], judge.images.shape[-1]
-    top = judge.scores.topk(max(1, pixels // 8)).indices
-    chosen = torch.zeros_like(judge.scores).scatter_(1, top, 1)
-    centre = mass_centre(judge.scores, shape)
+def _targeted_loss(judge: Judge) -> Loss:
     far = far_scores(judge.maps)
-
-    def rank(maps: Tensor, x: Tensor, step: int) -> Tensor:
-        others = drawn_pairs(pixels, 64, seed + step).to(x.device)
-        return pair_agreement(judge.scores, pixel_scores(maps), others)
-
-    return {
-        "rank": rank,
-        "top_k": lambda maps, x, step: share_of(chosen, pixel_scores(maps)),
-        "mass_centre": lambda maps, x, step: -centre_distance(centre, pixel_scores(maps), shape),
-        "targeted": lambda maps, x, step: (shares(pixel_scores(maps)) - far).square().mean(1),
-    }
+    return lambda maps, x, step: (shares(pixel_scores(maps)) - far).square().mean(1)

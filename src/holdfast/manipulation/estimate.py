@@ -20,6 +20,7 @@ from holdfast.attributions import (
     integrate,
     path_points,
 )
+from holdfast.attributions.boundary import baselines_of
 from holdfast.contracts import Attribution, InputError, generators
 
 __all__ = ["Estimate", "check_samples", "differentiable", "path_length"]
@@ -78,8 +79,7 @@ def differentiable(
     True
     """
     if isinstance(attribution, BoundaryIntegratedGradients):
-        found = attribution.search(model, images)
-        baselines = torch.where(found.found[:, None, None, None], found.points, 0)
+        baselines, _ = baselines_of(attribution.search, model, images)
         rule: Rule = "trapezoid"
     elif isinstance(attribution, IntegratedGradients) and samples is not None:
         baselines = expand_baseline(attribution.baseline, images)

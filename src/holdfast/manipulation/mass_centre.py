@@ -14,7 +14,7 @@ from holdfast.manipulation.descent import Loss, check_settings, descend
 from holdfast.manipulation.judge import Judge
 from holdfast.metrics import mass_centre, pixel_scores
 
-__all__ = ["MassCentre", "centre_distance", "nudged"]
+__all__ = ["MassCentre", "centre_distance", "mass_centre_loss", "nudged"]
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,7 @@ class MassCentre:
         """Manipulate the map of each image's label; the model runs in eval mode."""
 
         def prepare(judge: Judge, _: slice) -> Loss:
-            shape = judge.images.shape[-2], judge.images.shape[-1]
-            before = mass_centre(judge.scores, shape)
-            return lambda maps, x, step: -centre_distance(before, pixel_scores(maps), shape)
+            return mass_centre_loss(judge)
 
         return descend(
             self,
@@ -115,6 +113,13 @@ class MassCentre:
             beta=self.beta,
             start=lambda some: nudged(some, self.step_size, self.seed),
         )
+
+
+def mass_centre_loss(judge: Judge) -> Loss:
+    """Prepare minus the distance from the centres of mass of the maps that a judge knows."""
+    shape = judge.images.shape[-2], judge.images.shape[-1]
+    before = mass_centre(judge.scores, shape)
+    return lambda maps, x, step: -centre_distance(before, pixel_scores(maps), shape)
 
 
 def centre_distance(

@@ -13,7 +13,7 @@ from holdfast.manipulation.descent import Loss, check_settings, descend
 from holdfast.manipulation.judge import Judge
 from holdfast.metrics import pixel_scores
 
-__all__ = ["RankCorrelation", "drawn_pairs", "pair_agreement"]
+__all__ = ["RankCorrelation", "drawn_pairs", "pair_agreement", "rank_loss"]
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,19 @@ class RankCorrelation:
         """Manipulate the map of each image's label; the model runs in eval mode."""
 
         def prepare(judge: Judge, _: slice) -> Loss:
-            def loss(maps: Tensor, x: Tensor, step: int) -> Tensor:
-                others = drawn_pairs(judge.scores.shape[1], self.pairs, self.seed + step)
-                return pair_agreement(judge.scores, pixel_scores(maps), others.to(x.device))
-
-            return loss
+            return rank_loss(judge, self.pairs, self.seed)
 
         return descend(self, model, images, labels, prepare, beta=self.beta)
+
+
+def rank_loss(judge: Judge, pairs: int, seed: int) -> Loss:
+    """Prepare the smooth Kendall τ with the maps that a judge knows, pairs drawn anew each step."""
+
+    def loss(maps: Tensor, x: Tensor, step: int) -> Tensor:
+        others = drawn_pairs(judge.scores.shape[1], pairs, seed + step)
+        return pair_agreement(judge.scores, pixel_scores(maps), others.to(x.device))
+
+    return loss
 
 
 def pair_agreement(

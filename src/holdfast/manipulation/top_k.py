@@ -13,7 +13,7 @@ from holdfast.manipulation.descent import Loss, check_settings, descend
 from holdfast.manipulation.judge import Judge
 from holdfast.metrics import pixel_scores
 
-__all__ = ["TopK", "share_of"]
+__all__ = ["TopK", "share_of", "top_k_loss"]
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,16 @@ class TopK:
             raise InputError("TopK.k", self.k, f"at most the number of pixels, {pixels}")
 
         def prepare(judge: Judge, _: slice) -> Loss:
-            top = judge.scores.topk(self.k).indices
-            chosen = torch.zeros_like(judge.scores).scatter_(1, top, 1)
-            return lambda maps, x, step: share_of(chosen, pixel_scores(maps))
+            return top_k_loss(judge, self.k)
 
         return descend(self, model, images, labels, prepare, beta=self.beta)
+
+
+def top_k_loss(judge: Judge, k: int) -> Loss:
+    """Prepare the share of importance in the k pixels that had most in the maps a judge knows."""
+    top = judge.scores.topk(k).indices
+    chosen = torch.zeros_like(judge.scores).scatter_(1, top, 1)
+    return lambda maps, x, step: share_of(chosen, pixel_scores(maps))
 
 
 def share_of(chosen: Float[Tensor, "n p"], scores: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
