@@ -32,7 +32,10 @@ SHORT = {"class_path": "PGD", "init_args": {"eps": 0.1, "step_size": 0.05, "step
 FEW = {"steps": 5, "attack_steps": 3, "rule": "stratified", "attack": SHORT}
 WHOLE = {"steps": 50, "attack_steps": 10, "rule": "right", "attack": SHORT}
 CNN = {"model": {"name": "mnist_cnn", "options": {"filters": [16, 32], "hidden": 128}}}
-TEACHER = "natural, same seed"
+SEEING = {"model": {**CNN["model"], "attributing": True}}
+L2 = {"class_path": "PGD", "init_args": {"eps": 1.0, "step_size": 0.25, "steps": 7, "norm": "l2"}}
+SAME = ", same seed"
+TEACHER = "natural" + SAME
 
 
 def objective(class_path: str, **init_args: object) -> dict[str, object]:
@@ -73,6 +76,8 @@ ROWS: dict[str, dict[str, object]] = {
     "art + pgd λ=3": objective("ART", weight=3.0, attack=SHORT, attack_cross_entropy=1.0),
     "cnn natural": CNN | objective("Natural"),
     "cnn pgd-7": CNN | objective("AdversarialTraining", attack=PGD7),
+    "cnn pgd-7, l2": CNN | objective("AdversarialTraining", attack=L2),
+    "cnn alignment": SEEING | objective("AttributionAlignment", teacher="cnn pgd-7, l2" + SAME),
     "cnn attention dropout": CNN | objective("AttentionDropout"),
     "cnn art λ=0.5": CNN | objective("ART", attack=SHORT),
     "cnn art λ=3": CNN | objective("ART", weight=3.0, attack=SHORT),
@@ -100,9 +105,8 @@ def measure(out: Path, row: str, changes: dict[str, object], seed: int) -> list[
     settings = read_recipe("digits/natural", changes | {"seed": seed})
     begun = time.perf_counter()
     if not (run / "model.safetensors").exists():
-        if TEACHER in str(changes):
-            measure(out, "natural", ROWS["natural"], seed)
-            settings = with_teacher(settings, str(folder(out, "natural", seed)))
+        if SAME in str(changes):
+            settings = with_teacher(settings, out, seed)
             begun = time.perf_counter()
         train(build(Recipe, settings), run, progress=False)
         (run / "seconds.txt").write_text(str(time.perf_counter() - begun))
@@ -122,10 +126,15 @@ def folder(out: Path, row: str, seed: int) -> Path:
     return out / f"{re.sub('[^a-z0-9=]+', '_', row)}_{seed}"
 
 
-def with_teacher(settings: Any, run: str) -> Any:
+def with_teacher(settings: Any, out: Path, seed: int) -> Any:
+    """Put the folder of a run in the place of ``"ROW, same seed"``, trained if it is not there."""
     if isinstance(settings, dict):
-        return {key: with_teacher(value, run) for key, value in settings.items()}
-    return run if settings == TEACHER else settings
+        return {key: with_teacher(value, out, seed) for key, value in settings.items()}
+    if not isinstance(settings, str) or not settings.endswith(SAME):
+        return settings
+    row = settings.removesuffix(SAME)
+    measure(out, row, ROWS[row], seed)
+    return str(folder(out, row, seed))
 
 
 def spread(values: tuple[float, ...]) -> str:

@@ -103,31 +103,3 @@ def test_works_under_autocast():
     assert y.dtype == torch.bfloat16
     y.sum().backward()
     assert torch.isfinite(x.grad).all()
-
-
-@pytest.mark.parametrize("affine", [True, False])
-def test_batch_norm_in_eval_mode_equals_pytorchs_own(affine):
-    layer = nn.BatchNorm2d(3, affine=affine).double()
-    layer(torch.rand(8, 3, 4, 4, dtype=torch.float64))
-    layer.eval()
-    x = torch.rand(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-    inputs = [x, *layer.parameters()]
-
-    def second(y):
-        first = torch.autograd.grad(y.pow(3).sum(), inputs, create_graph=True)
-        return y, *torch.autograd.grad(sum(f.pow(2).sum() for f in first), inputs)
-
-    theirs = second(layer(x))
-    with double_backward():
-        y = layer(x)
-    for one, other in zip(second(y), theirs, strict=True):
-        assert torch.allclose(one, other, rtol=1e-10)
-
-
-def test_batch_norm_in_train_mode_is_left_alone():
-    ours, theirs = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-    x = torch.rand(4, 3, 5, 5)
-    with double_backward():
-        y = ours(x)
-    assert torch.equal(y, theirs(x))
-    assert torch.equal(ours.running_mean, theirs.running_mean)

@@ -44,6 +44,8 @@ class TestBuild:
             ({"objective": {"weight": 1}}, "class_path and init_args"),
             ({"data.size": "big"}, "ImageData.size"),
             ({"batch_size": 0}, "batch_size"),
+            ({"batch_size": None}, "Recipe.batch_size: expected int, got None"),
+            ({"optimizer.schedule": None}, "OptimizerSettings.schedule: expected dict"),
             ({"objective.weight": "1/0"}, "divides by zero"),
         ],
     )

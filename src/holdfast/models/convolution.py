@@ -1,4 +1,4 @@
-"""Convolutions and normalizations that are cheap to differentiate twice."""
+"""Convolutions that are cheap to differentiate twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch.autograd import Function
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from holdfast.models.batch_norm import batch_norm
+
 __all__ = ["double_backward"]
 
 
@@ -22,7 +24,7 @@ class double_backward(TorchFunctionMode):  # noqa: N801 - used like torch.no_gra
     derivatives of a convolution are convolutions again, each of the size of the first, and nothing
     is worked out that the backward pass does not ask for. Values are the same up to rounding.
     Convolutions of images without a batch, with a padding by name, or under autocast are left as
-    they are. Batch-norm in eval mode becomes the one multiplication and addition that it is.
+    they are. Batch-norm becomes `holdfast.models.batch_norm.batch_norm`, which is as frugal.
 
     Examples
     --------
@@ -45,7 +47,7 @@ class double_backward(TorchFunctionMode):  # noqa: N801 - used like torch.no_gra
         if func is torch.conv2d:
             return _conv2d(*args, **(kwargs or {}))
         if func is F.batch_norm:
-            return _batch_norm(*args, **(kwargs or {}))
+            return batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -64,25 +66,6 @@ def _conv2d(
     settings = (_pair(stride), _pair(padding), _pair(dilation), groups)
     result: Tensor = _Convolution.apply(input, weight, bias, settings)
     return result
-
-
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if training or running_mean is None or running_var is None or input.ndim < 2:
-        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    scale = (running_var + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    shift = -running_mean * scale if bias is None else bias - running_mean * scale
-    shape = (1, -1) + (1,) * (input.ndim - 2)
-    return torch.addcmul(shift.view(shape), input, scale.view(shape)).to(input.dtype)
 
 
 def _pair(value: Any) -> list[int]:
@@ -144,7 +127,7 @@ class _ToInput(Function):
     def forward(ctx: Any, output: Tensor, weight: Tensor, shape: Any, settings: Any) -> Any:
         ctx.save_for_backward(output, weight)
         ctx.settings = settings
-        like = output.new_empty(()).expand(shape)
+        like = output.new_empty(shape)
         return _backward(output, like, weight, settings, [True, False, False])[0]
 
     @staticmethod
@@ -165,7 +148,7 @@ class _ToWeight(Function):
     def forward(ctx: Any, output: Tensor, input: Tensor, shape: Any, settings: Any) -> Any:
         ctx.save_for_backward(output, input)
         ctx.settings = settings
-        like = output.new_empty(()).expand(shape)
+        like = output.new_empty(shape)
         return _backward(output, input, like, settings, [False, True, False])[1]
 
     @staticmethod

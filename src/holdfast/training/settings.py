@@ -116,6 +116,8 @@ def _value(name: str, hint: Any, value: Any) -> Any:
         return None if value is None else _value(name, kind, value)
     if hint is nn.Module:
         return _model(name, value)
+    if value is None and hint is not Any and NoneType not in kinds:
+        raise InputError(name, None, _spelled(hint))  # jsonargparse would let it pass
     if type(value) is hint and hint in (bool, int, float, str):
         return value
     if hint in _PROTOCOLS:
