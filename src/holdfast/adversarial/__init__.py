@@ -8,6 +8,7 @@ from holdfast.adversarial.accuracy import accuracy, correct
 from holdfast.adversarial.ball import L2Ball, LinfBall, Norm, ball
 from holdfast.adversarial.boundary import Boundary, BoundarySearch
 from holdfast.adversarial.carlini_wagner import CarliniWagner
+from holdfast.adversarial.corruptions import CORRUPTIONS, Corruption, corrupt
 from holdfast.adversarial.fgsm import FGSM
 from holdfast.adversarial.halfspace import nearest_in_halfspace
 from holdfast.adversarial.pgd import PGD
@@ -22,12 +23,14 @@ from holdfast.adversarial.uniform_noise import UniformNoise
 
 __all__ = [
     "APGD",
+    "CORRUPTIONS",
     "FGSM",
     "PGD",
     "SPSA",
     "Boundary",
     "BoundarySearch",
     "CarliniWagner",
+    "Corruption",
     "L2Ball",
     "LinfBall",
     "Norm",
@@ -40,6 +43,7 @@ __all__ = [
     "ball",
     "class_seeds",
     "correct",
+    "corrupt",
     "nearest_in_halfspace",
     "slope",
     "synthesize",
