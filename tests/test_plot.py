@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -142,3 +143,13 @@ def test_refuses(model, own_errors):
 def test_leaves_pyplot_alone():
     code = "import sys, holdfast.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_notebook_shows_the_figure_as_it_is_saved(tmp_path):
+    figure = plot.grid(torch.rand(1, 1, 6, 8), {"gradient": torch.randn(1, 1, 6, 8)})
+    file = tmp_path / "cell.png"
+    file.write_bytes(figure._repr_png_())  # what IPython asks for at the end of a cell
+    with Image.open(file) as shown:
+        width, height = (110 * figure.get_size_inches()).astype(int)
+        assert shown.size == (width, height)
+        assert len(shown.convert("RGB").getcolors(100_000)) > 20

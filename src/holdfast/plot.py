@@ -1,11 +1,12 @@
 """Images and their attribution maps on matplotlib axes.
 
 Nothing here touches matplotlib's global state: functions draw on the axes that they are given, or
-return a ``Figure`` to be saved or shown.
+return a ``Figure`` to be saved; at the end of a notebook's cell it is shown.
 """
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +30,16 @@ from holdfast.contracts import (
 )
 from holdfast.models import evaluating
 
-__all__ = ["explain", "grid", "heat_map", "overlay", "picture", "show_image", "show_map"]
+__all__ = [
+    "NotebookFigure",
+    "explain",
+    "grid",
+    "heat_map",
+    "overlay",
+    "picture",
+    "show_image",
+    "show_map",
+]
 
 INK, QUIET = "#1c2326", "#6b7478"
 # An odd number of steps, so that one of them is zero and exactly white.
@@ -142,7 +152,7 @@ def grid(
         raise InputError("captions", len(captions), f"{len(images)}, one for each image")
     height = 1.5 * images.shape[2] / images.shape[3]
     size = 0.5 + 1.5 * (1 + len(maps)), 0.3 + (0.08 + height) * len(images)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = NotebookFigure(figsize=size, layout="constrained")
     rows = figure.subplots(len(images), 1 + len(maps), squeeze=False)
     for axes, title in zip(rows[0], ["image", *maps], strict=True):
         title = textwrap.fill(title.replace("_", " "), 16)
@@ -154,6 +164,21 @@ def grid(
         for axes, values in zip(row[1:], maps.values(), strict=True):
             show_map(values[n], axes, images[n], blur=blur)
     return figure
+
+
+class NotebookFigure(Figure):
+    """A figure that notebooks show by themselves, whether pyplot is loaded or not.
+
+    Examples
+    --------
+    >>> NotebookFigure(figsize=(1, 1))._repr_png_()[1:4]
+    b'PNG'
+    """
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=110)
+        return picture.getvalue()
 
 
 def show_image(
