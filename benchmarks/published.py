@@ -52,9 +52,9 @@ SCALES = {
     ),
     "flower17": Scale(
         eps=4 / 255,
-        k=230,
+        k=100,
         recipe={
-            "data.size": 48,
+            "data.size": 32,
             "data.balance": None,
             "data.augmentation": {"flip": True},
             "model": {"name": "wide_resnet", "options": {"depth": 10}, "standardize": True},

@@ -1,13 +1,13 @@
 """What every room agrees on: the shapes of methods, the checks of input, and its one error.
 
-A method is a frozen dataclass of its hyper-parameters, called with a model and a batch. The four
+A method is a frozen dataclass of its hyper-parameters, called with a model and a batch. The five
 protocols below say with what, and what comes back.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
@@ -19,6 +19,7 @@ __all__ = [
     "Attack",
     "Attribution",
     "Batch",
+    "Check",
     "HoldfastError",
     "InputError",
     "Manipulation",
@@ -159,6 +160,15 @@ class Objective(Protocol):
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the scalar terms of the loss, and the loss itself by the key ``loss``."""
+        ...
+
+
+@runtime_checkable
+class Check(Protocol):
+    """Measures a model image by image: ``(model, batch) → {measure: (N,)}``, NaN for no value."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the measures by name, one value an image; NaN where an image has none."""
         ...
 
 

@@ -9,12 +9,26 @@ from safetensors import safe_open
 from scipy import stats
 from torch import nn
 
-from holdfast.adversarial import PGD
+from holdfast.adversarial import APGD, PGD
 from holdfast.attributions import Gradient, IntegratedGradients
-from holdfast.audit import Audit
+from holdfast.audit import (
+    Audit,
+    BoundaryAlignment,
+    Deletion,
+    Faithfulness,
+    ImageAlignment,
+    Insertion,
+    Likeness,
+    Localization,
+    Trustworthiness,
+    WeaklySupervisedLocalization,
+)
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.data import ImageData
 from holdfast.manipulation import TopK
+from holdfast.models import Architecture
+from holdfast.training import load, save
+from holdfast.training.recipe import build
 
 IG = IntegratedGradients(steps=4)
 CHECK = "top_k/integrated_gradients"
@@ -116,7 +130,7 @@ def test_files(model, data, tmp_path):
     assert settings["k"] == 20
     assert "torch" in settings["versions"]
     with safe_open(tmp_path / "gallery.safetensors", "pt") as file:
-        assert file.get_tensor(f"{CHECK}|maps").shape == (3, 1, 16, 16)
+        assert file.get_tensor(f"{CHECK}|maps").shape[1:] == (1, 16, 16)
         gallery, tau = file.get_tensor("index").tolist(), file.get_tensor(f"{CHECK}|kendall_tau")
     records = AUDIT(model, data, tmp_path, progress=False)
     recorded = values(records, CHECK, "kendall_tau")
@@ -132,6 +146,117 @@ def test_explains_only_so_many_and_the_same_for_every_model(count, model, data, 
         assert len(values(records, "clean", "correct")) == 20
         chosen |= set(values(records, CHECK, "preserved"))
     assert len(chosen) <= count
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightness:
+    """A check whose measure of dark images is NaN, and of very bright ones infinite."""
+
+    def __call__(self, model, batch):
+        mean = batch["images"].mean((1, 2, 3))
+        value = torch.where(mean < 0.3, torch.nan, mean)
+        return {"mean": torch.where(mean > 0.33, torch.inf, value), "label": batch["labels"]}
+
+
+def test_checks_are_made_on_the_images_drawn_and_nan_leaves_no_record(model, data, tmp_path):
+    audit = dataclasses.replace(AUDIT, checks={"brightness": Brightness()}, explained=12)
+    records = audit(model, data, tmp_path, progress=False)
+    drawn = set(values(records, "brightness", "label"))
+    assert len(drawn) == 12
+    right = {i for i, r in values(records, "clean", "correct").items() if r}
+    assert set(values(records, CHECK, "preserved")) == drawn & right
+    assert drawn - right  # also images that the model gets wrong
+    means = data.batch(range(20))["images"].mean((1, 2, 3)).tolist()
+    expected = {i: means[i] for i in drawn if 0.3 <= means[i] <= 0.33}
+    assert 0 < len(expected) < 12
+    assert values(records, "brightness", "mean") == pytest.approx(expected)
+    without = AUDIT(model, data, tmp_path / "without", progress=False).to_pylist()
+    same = [r for r in records.to_pylist() if r["check"] in ("clean", "pgd")]
+    assert same == [r for r in without if r["check"] in ("clean", "pgd")]
+
+
+def test_settings_describe_checks_and_can_be_built_again(model, data, tmp_path):
+    natural = Architecture("mlp", classes=10, in_channels=1, size=16, options={"hidden": [8]})
+    save(natural.build(), tmp_path / "natural", architecture=natural, classes=data.classes)
+    checks = {
+        "localization/gradient": Localization(Gradient()),
+        "wsol/gradient": WeaklySupervisedLocalization(thresholds=(0.25, 0.5)),
+        "alignment/image": ImageAlignment(),
+        "alignment/boundary": BoundaryAlignment(steps=7),
+        "faithfulness/gradient": Faithfulness(Gradient(), Insertion(8), Deletion(8)),
+        "reference/gradient": Likeness(Gradient(), load(tmp_path / "natural"), k=9),
+        "trust/top_k": Trustworthiness(
+            AUDIT.manipulations[CHECK], PGD(0.1, 0.02, 5), (PGD(0.1, 0.02, 9), APGD(0.1)), 7
+        ),
+    }
+    audit = dataclasses.replace(AUDIT, checks=checks, explained=0)
+    audit(model, data, tmp_path, progress=False)
+    settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    likeness = settings["checks"]["reference/gradient"]
+    assert likeness["init_args"]["reference"] == str(tmp_path / "natural")
+    fields = {f.name for f in dataclasses.fields(Audit)}
+    again = build(Audit, {key: value for key, value in settings.items() if key in fields})
+    del settings["checks"]["reference/gradient"]  # a module equals nothing but itself
+    assert again.checks["reference/gradient"].k == 9
+    assert again.checks.keys() == checks.keys()
+    for name in settings["checks"]:
+        assert again.checks[name] == checks[name], name
+
+
+def test_the_worst_cases_follow_the_first_in_the_gallery(model, data, tmp_path):
+    audit = dataclasses.replace(AUDIT, gallery=2, worst=3)
+    records = audit(model, data, tmp_path, progress=False)
+    tau = values(records, CHECK, "kendall_tau")
+    lowest = set(sorted(tau, key=lambda i: (tau[i], i))[:3])
+    drawn = torch.randperm(20, generator=torch.Generator().manual_seed(0)).tolist()
+    right = values(records, "clean", "correct")
+    first = [i for i in drawn if right[i]][:2]
+    with safe_open(tmp_path / "gallery.safetensors", "pt") as file:
+        index, worst = file.get_tensor("index").tolist(), file.get_tensor("worst").tolist()
+        images = file.get_tensor("images")
+    assert index[:2] == first
+    assert set(index) == set(first) | lowest
+    assert len(index) == len(set(index))
+    assert {i for i, is_worst in zip(index, worst, strict=True) if is_worst} == lowest
+    assert torch.equal(images, data.batch(index)["images"])
+
+
+def test_work_that_is_shared_ends_the_same(model, data, tmp_path):
+    alone = AUDIT(model, data, tmp_path / "alone", progress=False)
+    shared = tmp_path / "shared"
+    second = AUDIT(model, data, shared, progress=False, rank=1, world=2)
+    assert [p.name for p in shared.glob("part-*")] == ["part-00001.parquet"]
+    assert set(second["index"].to_pylist()) == set(range(8, 16))
+    with pytest.raises(HoldfastError, match="lacks 2 of 3 shards"):
+        AUDIT.finish(model, data, shared)
+    AUDIT(model, data, shared, progress=False, rank=0, world=2)
+    assert not (shared / "gallery.safetensors").exists()
+    assert AUDIT.finish(model, data, shared).equals(alone)
+    assert (shared / "gallery.safetensors").read_bytes() == (
+        tmp_path / "alone" / "gallery.safetensors"
+    ).read_bytes()
+    # More processes than shards: one of them has nothing to do.
+    assert AUDIT(model, data, shared, progress=False, rank=3, world=4).num_rows == 0
+    with pytest.raises(InputError, match="rank: expected a number from 0 to 1"):
+        AUDIT(model, data, shared, progress=False, rank=2, world=2)
+
+
+def test_refuses_a_measure_that_is_not_one_value_an_image(model, data, tmp_path, own_errors):
+    @dataclasses.dataclass(frozen=True)
+    class Loss:
+        def __call__(self, model, batch):
+            return {"loss": batch["images"].mean()}
+
+    audit = dataclasses.replace(AUDIT, manipulations={}, checks={"mine": Loss()})
+    with pytest.raises(InputError, match=r"checks.mine: expected shape \(8,\), got loss of shape"):
+        audit(model, data, tmp_path, progress=False)
+
+
+def test_refuses_one_name_twice(own_errors):
+    with pytest.raises(InputError, match="several checks named clean, pgd"):
+        Audit(
+            attacks={"pgd": PGD(0.1, 0.1, 1)}, checks={"pgd": Brightness(), "clean": Brightness()}
+        )
 
 
 def test_refuses_to_mix_audits(model, data, tmp_path):
@@ -173,7 +298,9 @@ def test_refuses_a_model_with_too_few_classes(data, tmp_path, own_errors):
     assert not list(tmp_path.glob("part-*"))
 
 
-@pytest.mark.parametrize("changes", [{"k": 0}, {"shard": 0}, {"gallery": -1}, {"explained": -1}])
+@pytest.mark.parametrize(
+    "changes", [{"k": 0}, {"shard": 0}, {"gallery": -1}, {"explained": -1}, {"worst": -1}]
+)
 def test_refuses_settings(changes, own_errors):
     with pytest.raises(InputError, match=f"Audit.{next(iter(changes))}"):
         dataclasses.replace(AUDIT, **changes)

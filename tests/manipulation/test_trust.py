@@ -7,7 +7,7 @@ from torch import nn
 from holdfast.adversarial import PGD, UniformNoise
 from holdfast.attributions import Gradient
 from holdfast.contracts import InputError, Outcome
-from holdfast.manipulation import Ensemble, RankCorrelation, TopK, check
+from holdfast.manipulation import Ensemble, RankCorrelation, TopK, check, doubts, trust_figures
 
 RANK = RankCorrelation(Gradient(), eps=0.1, step_size=0.01, steps=15)
 QUICK = {"stronger": (PGD(0.1, 0.02, 40, seed=0),), "queries": 10}
@@ -31,8 +31,8 @@ def images():
 def test_finds_nothing_against_an_honest_model(model, images):
     trust = check(model, images, model(images).argmax(1), RANK, **QUICK)
     assert trust.doubts == ()
-    assert trust.figures["zero gradients"] == 0
-    assert trust.figures["accuracy, no bound"] == 0
+    assert trust.figures["zero_gradient"] == 0
+    assert trust.figures["correct_no_bound"] == 0
     assert "Nothing speaks against" in str(trust)
 
 
@@ -43,14 +43,14 @@ def test_figures_are_those_of_the_attacks_themselves(model, images):
     wider = RankCorrelation(Gradient(), eps=0.2, step_size=0.01, steps=15)
     for name, attack in {
         "tau": RANK,
-        "tau, twice the steps": longer,
-        "tau, twice eps": wider,
+        "tau_twice_steps": longer,
+        "tau_twice_eps": wider,
     }.items():
         expected = attack(model, images, labels).similarity.mean().item()
         assert trust.figures[name] == pytest.approx(expected)
     attacked = PGD(0.1, 0.1 / 8, 20, seed=0)(model, images, labels)
     right = (model(attacked).argmax(1) == labels).double().mean().item()
-    assert trust.figures["accuracy, PGD-20"] == pytest.approx(right)
+    assert trust.figures["correct_pgd"] == pytest.approx(right)
 
 
 def test_sees_saturated_gradients(images):
@@ -67,9 +67,9 @@ def test_sees_saturated_gradients(images):
     model = Rounded()
     labels = model(images).argmax(1)
     trust = check(model, images, labels, RANK, stronger=(UniformNoise(1.0, seed=0),), queries=5)
-    assert trust.figures["zero gradients"] == 1
+    assert trust.figures["zero_gradient"] == 1
     assert any("zero at 100%" in doubt for doubt in trust.doubts)
-    assert any("UniformNoise is stronger than PGD-20" in doubt for doubt in trust.doubts)
+    assert any("Uniform noise is stronger than PGD" in doubt for doubt in trust.doubts)
     assert any("without a bound" in doubt for doubt in trust.doubts)
 
 
@@ -95,9 +95,49 @@ def test_sees_an_attack_that_weakens_with_steps_and_loses_to_chance(model, image
 def test_takes_the_attacks_of_the_papers(model, images):
     attack = TopK(Gradient(), k=4, eps=0.1, step_size=0.02, steps=5)
     trust = check(model, images[:4], model(images[:4]).argmax(1), attack, queries=3)
-    assert {"accuracy, PGD-100", "accuracy, PGD-500", "accuracy, SPSA-20"} <= set(trust.figures)
+    assert {"correct_pgd_100", "correct_pgd_500", "correct_spsa"} <= set(trust.figures)
 
 
 def test_refuses_what_has_no_steps(model, images, own_errors):
     with pytest.raises(InputError, match="manipulation: expected one with eps and steps"):
         check(model, images, model(images).argmax(1), Ensemble(Gradient(), 0.1))
+
+
+def test_figures_are_image_by_image(model, images):
+    labels = model(images).argmax(1)
+    figures = trust_figures(model, images, labels, RANK, **QUICK)
+    assert list(figures) == [
+        "tau",
+        "tau_twice_steps",
+        "tau_twice_eps",
+        "tau_random_search",
+        "zero_gradient",
+        "correct_pgd",
+        "correct_pgd_40",
+        "correct_no_bound",
+    ]
+    torch.testing.assert_close(figures["tau"], RANK(model, images, labels).similarity)
+    attacked = PGD(0.1, 0.02, 40, seed=0)(model, images, labels)
+    right = (model(attacked).argmax(1) == labels).double()
+    assert torch.equal(figures["correct_pgd_40"], right)
+    means = {name: values.mean().item() for name, values in figures.items()}
+    trust = check(model, images, labels, RANK, **QUICK)
+    assert trust.figures == pytest.approx(means)
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ({"tau": 0.5, "tau_twice_steps": 0.53}, "Twice the steps make the attack weaker"),
+        ({"tau": 0.5, "tau_twice_eps": 0.53}, "A ball twice as large makes the attack weaker"),
+        ({"tau": 0.5, "tau_random_search": 0.47}, "Random search beats gradients"),
+        ({"zero_gradient": 0.01}, "The gradient is zero at 1% of the images"),
+        ({"correct_pgd": 0.5, "correct_pgd_500": 0.4}, "PGD-500 is stronger than PGD: 40.0%"),
+        ({"correct_pgd": 0.5, "correct_uniform_noise": 0.4}, "Uniform noise is stronger than PGD"),
+        ({"correct_no_bound": 0.03}, "An attack without a bound leaves 3.0% accuracy"),
+    ],
+)
+def test_each_doubt_of_means_alone(figures, says):
+    (doubt,) = doubts(figures)
+    assert says in doubt
+    assert doubts(figures, tolerance=0.2) == (() if "zero_gradient" not in figures else (doubt,))

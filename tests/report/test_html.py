@@ -112,7 +112,7 @@ def test_accessible(four_runs, tmp_path):
     assert tags.count("table") == tags.count("caption")
     assert tags.count("h1") == 1
     plots = [a["aria-label"] for _, a in page.elements if a.get("role") == "img"]
-    assert len(plots) == 2
+    assert len(plots) == 3
     assert plots[0].startswith("Box plot of IN in percent. natural: median")
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
@@ -223,3 +223,68 @@ def test_classes_may_be_unknown(make_run, tmp_path):
     run = dataclasses.replace(make_run(), classes=tuple(json.loads("[]")))
     _, page = written([run], tmp_path)
     assert "4 " in page.words
+
+
+def test_a_whole_audit(three_whole_runs, tmp_path):
+    text, page = written(three_whole_runs, tmp_path)
+    headings = [
+        "At a glance", "Attacks on predictions", "Attacks on explanations",
+        "Can these figures be trusted?", "Localization", "Weakly supervised localization",
+        "Alignment of maps", "Faithfulness", "Likeness to the reference model",
+        "Common corruptions", "How to read this", "Settings",
+    ]  # fmt: skip
+    places = [text.index(f">{heading}</h2>") for heading in headings]
+    assert places == sorted(places)
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    targets = [href[1:] for href in page.attributes("href") if href.startswith("#")]
+    assert set(targets) <= set(ids)
+    assert sum(target.startswith("part-") for target in targets if "plot" not in target) == 9
+    assert {label for a in page.attributes("aria-labelledby") for label in a.split()} <= set(ids)
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert "http" not in re.sub(r"http-equiv", "", text)
+    words = re.findall(r"\w+", " ".join(page.words + page.attributes("aria-label")).lower())
+    assert not {"nan", "none", "undefined"} & set(words)
+    assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
+    # Every row of a table has as many cells.
+    for body in re.findall(r"<table.*?</table>", text, flags=re.DOTALL):
+        widths = set()
+        for row in re.findall(r"<tr.*?</tr>", body.split("</thead>")[1], flags=re.DOTALL):
+            spans = re.findall(r'colspan="(\d+)"', row)
+            widths.add(len(re.findall(r"<t[hd]\b", row)) + sum(int(n) - 1 for n in spans))
+        assert len(widths) == 1
+
+
+def test_boxes_stand_on_pictures(make_whole_run, tmp_path):
+    run = make_whole_run()
+    text, page = written([run], tmp_path)
+    drawn = [a for tag, a in page.elements if tag == "rect" and a.get("class") == "true"]
+    assert len(drawn) == 2 * 5 * 2  # attributions, images, panels
+    x0, y0, x1, y1 = (float(corner) for corner in run.gallery["boxes"][0])
+    first = [float(drawn[0][name]) for name in ("x", "y", "width", "height")]
+    assert first == pytest.approx([x0, y0, x1 - x0, y1 - y0])
+    assert ".boxed .estimated { stroke: #fff; stroke-width: 2px; stroke-dasharray" in text
+
+
+def test_names_of_a_whole_audit_are_escaped(make_whole_run, tmp_path):
+    name = "<script>alert('&\"')</script>"
+    run = dataclasses.replace(make_whole_run(), name=name, classes=(name,) * 10)
+    text, page = written([run, make_whole_run("b")], tmp_path)
+    assert "<script" not in text
+    assert "script" not in {tag for tag, _ in page.elements}
+
+
+def test_an_audit_like_the_first_is_not_told_twice(four_runs, tmp_path):
+    one, two, three, _ = four_runs
+    shared = {"eps": 0.1}
+    settings = {**one.settings, "shared": [shared, shared]}
+    one, two = (dataclasses.replace(run, settings=settings) for run in (one, two))
+    other = dataclasses.replace(three, settings={**settings, "images": 7})
+    _, page = written([one, two, other], tmp_path)
+    shown = " ".join(page.words)
+    assert "As for “natural”." in shown
+    assert "As for “natural”, but for:" in shown
+    assert "images: 7" in shown
+    assert shown.count("shared:") == 1
+    assert shown.count("eps: 0.1") > 2
+    assert "&id" not in shown

@@ -1,7 +1,10 @@
 import csv
+import dataclasses
 import io
 import statistics
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import rich.console
 
@@ -18,6 +21,14 @@ def printed(drawn, width=100):
     console = rich.console.Console(width=width, file=io.StringIO(), record=True)
     console.print(drawn)
     return console.export_text()
+
+
+def make_run_of(run, checks):
+    """Give a run more attacks on explanations: its own one, under other names."""
+    own = run.records.filter(pc.equal(run.records["check"], CHECK))
+    column = own.schema.get_field_index("check")
+    more = [own.set_column(column, "check", pa.array([name] * len(own))) for name in checks]
+    return dataclasses.replace(run, records=pa.concat_tables([run.records, *more]))
 
 
 def test_markdown_numbers_by_hand(four_runs):
@@ -82,6 +93,24 @@ def test_rich_with_several_checks_keeps_numbers_whole(make_run):
         for check in run.checks[2:]:
             for measure in ("top_k_intersection", "kendall_tau", "spearman_rho"):
                 assert shown(run.values(check, measure)) in text
+
+
+def test_rich_with_many_checks_has_a_line_for_each(four_runs, make_whole_run):
+    attacks = {f"pgd_{n}/a": 8 for n in range(6)}
+    runs = [make_run_of(run, attacks) for run in four_runs]
+    lines = [line.split() for line in printed(to_rich(table(runs))).splitlines()]
+    assert max(map(len, printed(to_rich(table(runs))).splitlines())) <= 100
+    for number in range(6):
+        line = next(line for line in lines if line[:4] == ["pgd", str(number), "on", "a"])
+        shown = " ".join(line[4:]).split(" / ")
+        assert len(shown) == 1 + len(runs)
+    clean = next(line for line in lines if line[:1] == ["clean"])
+    expected = [f"{100 * run.values('clean', 'correct').mean():.1f}" for run in runs]
+    assert clean[1:] == expected
+    whole = printed(to_rich(table([make_whole_run("whole")])))
+    assert "corruptions" in whole
+    assert "fog" not in whole  # corruptions have one column together
+    assert "pgd 4" not in whole  # and so have the points of a curve
 
 
 def test_rich_takes_names_as_they_are(make_run):

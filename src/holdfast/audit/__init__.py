@@ -1,6 +1,32 @@
-"""Audits: a model, a data set and a battery of attacks make records, image by image."""
+"""Audits: a model, a data set and a battery of attacks and checks make records, image by image."""
 
+from holdfast.audit.alignment_checks import BoundaryAlignment, ImageAlignment
+from holdfast.audit.batteries import BATTERIES, full, quick, standard
 from holdfast.audit.battery import Audit
+from holdfast.audit.devices import audit_on
 from holdfast.audit.faithfulness import Deletion, Insertion
+from holdfast.audit.localization_checks import Localization, WeaklySupervisedLocalization
+from holdfast.audit.map_checks import Faithfulness, Likeness
+from holdfast.audit.removal import remove_pixels
+from holdfast.audit.roar import ROAR
+from holdfast.audit.trust_check import Trustworthiness
 
-__all__ = ["Audit", "Deletion", "Insertion"]
+__all__ = [
+    "BATTERIES",
+    "ROAR",
+    "Audit",
+    "BoundaryAlignment",
+    "Deletion",
+    "Faithfulness",
+    "ImageAlignment",
+    "Insertion",
+    "Likeness",
+    "Localization",
+    "Trustworthiness",
+    "WeaklySupervisedLocalization",
+    "audit_on",
+    "full",
+    "quick",
+    "remove_pixels",
+    "standard",
+]

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
 from rich.progress import track
-from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
 from holdfast.attributions import IntegratedGradients
-from holdfast.contracts import Attack, HoldfastError, Manipulation, check_labels, check_positive
+from holdfast.audit.gallery import correct_images, gallery, worst_cases
+from holdfast.audit.map_checks import similarities
+from holdfast.audit.repeatable import device_of, fingerprint, seeded
+from holdfast.contracts import (
+    Attack,
+    Batch,
+    Check,
+    HoldfastError,
+    InputError,
+    Manipulation,
+    check_labels,
+    check_positive,
+)
 from holdfast.data import ImageDataset
 from holdfast.files import whole
 from holdfast.manipulation import TopK
-from holdfast.metrics import kendall_tau, pixel_scores, spearman_rho, top_k_intersection
 from holdfast.models import evaluating
 from holdfast.training.recipe import to_settings
 
@@ -53,7 +60,7 @@ def _manipulations() -> dict[str, Manipulation]:
 
 @dataclass(frozen=True)
 class Audit:
-    """A battery of attacks on predictions and on explanations.
+    """A battery of attacks on predictions and on explanations, and of other checks.
 
     Called with a model, a data set and a folder, it writes ``part-*.parquet``: one row an image,
     check and measure. The data set is cut into fixed shards, each seeded by its number and written
@@ -69,13 +76,20 @@ class Audit:
         model gets right are attacked. Measures are ``preserved``, whether a perturbation kept the
         label, and where one did ``top_k_intersection``, ``kendall_tau`` and ``spearman_rho``
         between the maps before and after.
+    checks : dict of str to Check
+        What else is measured, by name, on the images that are drawn: where maps point, what the
+        model does without the pixels they name, whether the attacks can be trusted. An image for
+        which a measure is NaN or infinite has no record of it.
     k : int
         How many of the highest pixels ``top_k_intersection`` compares.
     explained : int, optional
         Attack the explanations of at most so many images, drawn at random, the same for every
-        model. By default all.
+        model, and make the checks on them. By default all.
     gallery : int
-        How many images to keep with their maps, for reports.
+        How many images to keep with their maps, for reports: the first drawn that the model gets
+        right.
+    worst : int
+        How many more to keep for each manipulation, those with the lowest ``kendall_tau``.
     shard : int
         Images in a shard.
     seed : int
@@ -101,20 +115,33 @@ class Audit:
 
     attacks: dict[str, Attack] = field(default_factory=_attacks)
     manipulations: dict[str, Manipulation] = field(default_factory=_manipulations)
+    checks: dict[str, Check] = field(default_factory=dict)
     k: int = 100
     explained: int | None = None
     gallery: int = 8
+    worst: int = 3
     shard: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_positive(self, "k", "shard")
-        check_positive(self, "gallery", zero=True)
+        check_positive(self, "gallery", "worst", zero=True)
+        names = ["clean", *self.attacks, *self.manipulations, *self.checks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError("Audit", f"several checks named {', '.join(twice)}", "different names")
         if self.explained is not None:
             check_positive(self, "explained", zero=True)
 
     def __call__(
-        self, model: nn.Module, data: ImageDataset, out: str | Path, *, progress: bool = True
+        self,
+        model: nn.Module,
+        data: ImageDataset,
+        out: str | Path,
+        *,
+        progress: bool = True,
+        rank: int = 0,
+        world: int = 1,
     ) -> pa.Table:
         """Examine the model on every image of the data set.
 
@@ -128,35 +155,66 @@ class Audit:
             The folder for records, settings and gallery.
         progress : bool
             Show a progress bar.
+        rank, world : int
+            Of ``world`` processes that share the work this is number ``rank``: it takes every
+            ``world``-th shard, from shard ``rank`` on. When all are done, one of them calls
+            `finish`.
 
         Returns
         -------
         pyarrow.Table
-            All records.
+            All records; where the work is shared, those of this process's shards.
+
+        Raises
+        ------
+        HoldfastError
+            If the folder holds an audit of another model or with other settings.
+        InputError
+            If ``rank`` is not below ``world``.
+        """
+        if not 0 <= rank < world:
+            raise InputError("rank", rank, f"a number from 0 to {world - 1}, as world is {world}")
+        out = Path(out)
+        self._claim(out, model, data)
+        drawn = frozenset(self._explained(len(data)))
+        mine = range(rank, -(-len(data) // self.shard), world)
+        parts = [out / f"part-{number:05d}.parquet" for number in mine]
+        shown = track(mine, f"Auditing {data.name}", disable=not progress)
+        with evaluating(model):
+            for number, part in zip(shown, parts, strict=True):
+                if part.exists():
+                    continue
+                start = number * self.shard
+                indices = list(range(start, min(start + self.shard, len(data))))
+                with seeded(self.seed, number):
+                    rows = list(self._examine(model, data, indices, drawn))
+                with whole(part) as temporary:
+                    pq.write_table(_table(rows), temporary)
+        return self.finish(model, data, out) if world == 1 else _read(parts)
+
+    def finish(self, model: nn.Module, data: ImageDataset, out: str | Path) -> pa.Table:
+        """Write the gallery when all shards are done, and return all records.
+
+        A call that does all the work itself ends with this.
+
+        Raises
+        ------
+        HoldfastError
+            If shards are missing, or the folder holds another audit.
         """
         out = Path(out)
         self._claim(out, model, data)
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        explained = self._explained(len(data))
-        among = frozenset(explained)
-        starts = range(0, len(data), self.shard)
-        with evaluating(model):
-            for number, start in enumerate(
-                track(starts, f"Auditing {data.name}", disable=not progress)
-            ):
-                part = out / f"part-{number:05d}.parquet"
-                if part.exists():
-                    continue
-                indices = list(range(start, min(start + self.shard, len(data))))
-                with _seeded(self.seed, number):
-                    rows = list(self._examine(model, data, indices, among, device))
-                with whole(part) as temporary:
-                    pq.write_table(_table(rows), temporary)
-            if not (out / "gallery.safetensors").exists():
-                with _seeded(self.seed, -1), whole(out / "gallery.safetensors") as temporary:
-                    temporary.write_bytes(self._gallery(model, data, explained, device))
-        parts = sorted(out.glob("part-*.parquet"))
-        return pa.concat_tables([pq.ParquetFile(part).read() for part in parts])
+        count = -(-len(data) // self.shard)
+        parts = [out / f"part-{number:05d}.parquet" for number in range(count)]
+        missing = sum(not part.exists() for part in parts)
+        if missing:
+            raise HoldfastError(f"{out} lacks {missing} of {count} shards; audit those first")
+        records = _read(parts)
+        file = out / "gallery.safetensors"
+        if not file.exists():
+            with evaluating(model), seeded(self.seed, -1), whole(file) as temporary:
+                temporary.write_bytes(self._gallery(model, data, records))
+        return records
 
     def _examine(
         self,
@@ -164,11 +222,11 @@ class Audit:
         data: ImageDataset,
         indices: list[int],
         explained: frozenset[int],
-        device: torch.device,
     ) -> Iterator[tuple[int, int, str, str, float]]:
         """Yield the records of one shard."""
-        batch = data.batch(indices)
-        images, labels = batch["images"].to(device), batch["labels"].to(device)
+        device = device_of(model)
+        batch = _part(data.batch(indices), torch.arange(len(indices)), device)
+        images, labels = batch["images"], batch["labels"]
 
         def records(check: str, measure: str, chosen: Tensor, values: Tensor) -> Any:
             where = chosen.tolist()
@@ -184,94 +242,75 @@ class Audit:
         every = torch.arange(len(indices), device=device)
         right = _correct(model, images, labels)
         yield from records("clean", "correct", every, right)
-        for check, attack in self.attacks.items():
+        for name, attack in self.attacks.items():
             attacked = attack(model, images, labels)
-            yield from records(check, "correct", every, _correct(model, attacked, labels))
+            yield from records(name, "correct", every, _correct(model, attacked, labels))
 
         drawn = torch.tensor([i in explained for i in indices], device=device)
         chosen = every[drawn & right]
-        if len(chosen) == 0:
-            return
-        for check, manipulation in self.manipulations.items():
+        for name, manipulation in self.manipulations.items() if len(chosen) else ():
             found = manipulation(model, images[chosen], labels[chosen])
-            yield from records(check, "preserved", chosen, found.preserved)
+            yield from records(name, "preserved", chosen, found.preserved)
             kept = chosen[found.preserved]
             if len(kept) == 0:
                 continue
             perturbed = found.images[found.preserved]
             before = manipulation.attribution(model, images[kept], labels[kept])
             after = manipulation.attribution(model, perturbed, labels[kept])
-            for measure, values in self._similarities(before, after).items():
-                yield from records(check, measure, kept, values)
+            for measure, values in similarities(before, after, self.k).items():
+                yield from records(name, measure, kept, values)
 
-    def _similarities(self, before: Tensor, after: Tensor) -> dict[str, Tensor]:
-        first, second = pixel_scores(before), pixel_scores(after)
-        return {
-            "top_k_intersection": top_k_intersection(first, second, self.k),
-            "kendall_tau": kendall_tau(first, second),
-            "spearman_rho": spearman_rho(first, second),
-        }
+        chosen = every[drawn]
+        if len(chosen) == 0:
+            return
+        few = _part(batch, chosen, device)
+        for name, check in self.checks.items():
+            for measure, values in check(model, few).items():
+                _check_measure(name, measure, values, len(chosen))
+                finite = torch.isfinite(values).to(device)
+                yield from records(name, measure, chosen[finite], values.to(device)[finite])
 
     def _explained(self, count: int) -> list[int]:
         """Draw the images whose explanations are attacked, in the order of the draw."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randperm(count, generator=generator).tolist()[: self.explained]
 
-    def _gallery(
-        self, model: nn.Module, data: ImageDataset, explained: list[int], device: torch.device
-    ) -> bytes:
-        """Attack a few images once more and keep pictures and maps."""
-        tensors: dict[str, Tensor] = {}
-        order = explained[: 4 * self.gallery]
-        batch = data.batch(order)
-        images, labels = batch["images"].to(device), batch["labels"].to(device)
-        right = _correct(model, images, labels).nonzero().flatten()[: self.gallery]
-        images, labels = images[right], labels[right]
-        tensors["index"] = torch.tensor(order)[right.cpu()]
-        tensors["label"] = labels
-        for check, manipulation in self.manipulations.items():
-            if len(right) == 0:
-                break
-            found = manipulation(model, images, labels)
-            before = manipulation.attribution(model, images, labels)
-            after = manipulation.attribution(model, found.images, labels)
-            scores = self._similarities(before, after)
-            tensors |= {
-                f"{check}|images": images,
-                f"{check}|maps": before,
-                f"{check}|perturbed_images": found.images,
-                f"{check}|perturbed_maps": after,
-                f"{check}|kendall_tau": scores["kendall_tau"],
-                f"{check}|top_k_intersection": scores["top_k_intersection"],
-                f"{check}|preserved": found.preserved,
-            }
-        kept = {
-            name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()
-            for name, tensor in tensors.items()
-        }
-        return serialize(kept, {"classes": json.dumps(list(data.classes), ensure_ascii=False)})
+    def _gallery(self, model: nn.Module, data: ImageDataset, records: pa.Table) -> bytes:
+        """Show the first drawn images that the model gets right, and the worst cases."""
+        right = correct_images(records)
+        first = [i for i in self._explained(len(data)) if i in right][: self.gallery]
+        worst = {i for name in self.manipulations for i in worst_cases(records, name, self.worst)}
+        index = first + sorted(worst.difference(first))
+        shown = _part(data.batch(index), torch.arange(len(index)), device_of(model))
+        is_worst = [i in worst for i in index]
+        return gallery(
+            model, shown, index, is_worst, self.manipulations, self.checks, self.k, data.classes
+        )
 
     def _claim(self, out: Path, model: nn.Module, data: ImageDataset) -> None:
         """Write down what the audit is made with, or see that it is what was begun here."""
         settings = {
             "data": {"name": data.name, "images": len(data), "shape": list(data.shape)},
-            "model": _fingerprint(model),
+            "model": fingerprint(model),
             **to_settings(self)["init_args"],
         }
         file = out / "settings.yaml"
-        if file.exists():
-            begun = yaml.safe_load(file.read_text(encoding="utf-8"))
-            differ = [key for key, value in settings.items() if begun.get(key) != value]
-            if differ:
-                raise HoldfastError(
-                    f"{out} holds an audit with other settings ({', '.join(differ)}); "
-                    "remove it or choose another folder"
-                )
-            return
-        versions = {name: version(name) for name in ("holdfast", "torch", "torchvision", "numpy")}
-        with whole(file) as temporary:
-            text = yaml.safe_dump({**settings, "versions": versions}, sort_keys=False)
-            temporary.write_text(text, encoding="utf-8")
+        if not file.exists():
+            made_with = {name: version(name) for name in _VERSIONS}
+            text = yaml.safe_dump({**settings, "versions": made_with}, sort_keys=False)
+            with whole(file) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        # What stands there is read back in any case: another process may have been first.
+        begun = yaml.safe_load(file.read_text(encoding="utf-8"))
+        differ = [key for key, value in settings.items() if begun.get(key) != value]
+        if differ:
+            raise HoldfastError(
+                f"{out} holds an audit with other settings ({', '.join(differ)}); "
+                "remove it or choose another folder"
+            )
+
+
+_VERSIONS = ("holdfast", "torch", "torchvision", "numpy")
 
 
 def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -281,22 +320,24 @@ def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return logits.argmax(1) == labels
 
 
+def _read(parts: list[Path]) -> pa.Table:
+    tables = [pq.ParquetFile(part).read() for part in parts]
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+
+def _part(batch: Batch, chosen: Tensor, device: torch.device) -> Batch:
+    """Pick images of a batch, with all that belongs to them, and move them to a device."""
+    columns = cast("dict[str, Tensor]", batch)
+    part = {name: values[chosen.to(values.device)].to(device) for name, values in columns.items()}
+    return cast("Batch", part)
+
+
+def _check_measure(check: str, measure: str, values: Any, count: int) -> None:
+    if not isinstance(values, Tensor) or values.shape != (count,):
+        came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(f"checks.{check}", f"{measure} of shape {came}", f"shape ({count},)")
+
+
 def _table(rows: list[tuple[int, int, str, str, float]]) -> pa.Table:
     columns = zip(*rows, strict=True)
     return pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
-
-
-def _fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _seeded(seed: int, shard: int) -> Iterator[None]:
-    """Draw from generators seeded by the shard, and leave the caller's as they were."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed * 1_000_003 + shard)
-        yield

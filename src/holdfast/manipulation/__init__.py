@@ -7,7 +7,7 @@ from holdfast.manipulation.random_sign import RandomSign
 from holdfast.manipulation.rank import RankCorrelation
 from holdfast.manipulation.targeted import Targeted
 from holdfast.manipulation.top_k import TopK
-from holdfast.manipulation.trust import Trust, check
+from holdfast.manipulation.trust import Trust, check, doubts, trust_figures
 
 __all__ = [
     "Ensemble",
@@ -20,4 +20,6 @@ __all__ = [
     "TopK",
     "Trust",
     "check",
+    "doubts",
+    "trust_figures",
 ]

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
-from holdfast.adversarial import PGD, SPSA, accuracy
-from holdfast.attributions import input_gradient
+from holdfast.adversarial import PGD, SPSA, correct
+from holdfast.attributions import Gradient
 from holdfast.contracts import (
     Attack,
     InputError,
     Manipulation,
     check_images,
     check_labels,
-    chunks,
-    default_chunk,
 )
 from holdfast.manipulation.random_search import RandomSearch
-from holdfast.models import evaluating
 
-__all__ = ["Trust", "check"]
+__all__ = ["Trust", "check", "check_trustable", "doubts", "trust_figures"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Trust:
     Attributes
     ----------
     figures : dict of str to float
-        Mean τ, accuracies and shares, by what they were measured under.
+        The means of `trust_figures`.
     doubts : tuple of str
         A sentence for each sign of gradient masking; empty if there is none.
     """
@@ -42,7 +41,7 @@ class Trust:
     doubts: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{name:36} {value:6.3f}" for name, value in self.figures.items()]
+        lines = [f"{name:20} {value:6.3f}" for name, value in self.figures.items()]
         return "\n".join([*lines, *(self.doubts or ("Nothing speaks against these figures.",))])
 
 
@@ -66,20 +65,10 @@ def check(
 
     Parameters
     ----------
-    model : nn.Module
-        The classifier; it runs in eval mode.
-    images, labels : Tensor
-        ``(N, C, H, W)`` in [0, 1], and the classes ``(N,)``.
-    manipulation : Manipulation
-        The attack on explanations that was reported, with fields ``eps`` and ``steps``.
-    attack : PGD, optional
-        The attack on predictions that was reported; by default PGD-20 with the manipulation's ε.
-    stronger : tuple of Attack, optional
-        What should leave no lower accuracy; by default PGD-100, PGD-500 and SPSA.
-    queries : int
-        Maps an image for the random search.
+    model, images, labels, manipulation, attack, stronger, queries
+        As for `trust_figures`.
     tolerance : float
-        By how much mean τ or an accuracy may differ by chance.
+        As for `doubts`.
 
     Raises
     ------
@@ -95,83 +84,175 @@ def check(
     Examples
     --------
     >>> import torch
-    >>> from holdfast.attributions import Gradient
     >>> from holdfast.manipulation import RankCorrelation
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.Sigmoid(), nn.Linear(8, 2))
     >>> images = torch.rand(4, 1, 3, 3)
     >>> manipulation = RankCorrelation(Gradient(), eps=0.1, step_size=0.01, steps=20)
     >>> trust = check(model, images, model(images).argmax(1), manipulation, stronger=())
-    >>> trust.figures["zero gradients"]
+    >>> trust.figures["zero_gradient"]
     0.0
+    """
+    measured = trust_figures(
+        model, images, labels, manipulation, attack=attack, stronger=stronger, queries=queries
+    )
+    means = {name: float(values.mean()) for name, values in measured.items()}
+    return Trust(means, doubts(means, tolerance))
+
+
+def trust_figures(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    manipulation: Manipulation,
+    *,
+    attack: PGD | None = None,
+    stronger: tuple[Attack, ...] | None = None,
+    queries: int = 100,
+) -> dict[str, Float64[Tensor, " n"]]:
+    """Measure, image by image, what `doubts` judges by its means.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The classifier; it runs in eval mode.
+    images, labels : Tensor
+        ``(N, C, H, W)`` in [0, 1], and the classes ``(N,)``.
+    manipulation : Manipulation
+        The attack on explanations that was reported, with fields ``eps`` and ``steps``.
+    attack : PGD, optional
+        The attack on predictions that was reported; by default PGD-20 with the manipulation's ε.
+    stronger : tuple of Attack, optional
+        What should leave no lower accuracy; by default PGD-100, PGD-500 and SPSA.
+    queries : int
+        Maps an image for the random search.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Values ``(N,)``: Kendall's τ after the manipulation as ``tau``, and after others like it as
+        ``tau_twice_steps``, ``tau_twice_eps`` and ``tau_random_search``; whether the label's
+        gradient is zero as ``zero_gradient``; whether the model is right after the attack as
+        ``correct_pgd``, after stronger ones as ``correct_pgd_100`` and so on, by their class and,
+        where that is taken, their steps, and after the attack in a ball that holds every image as
+        ``correct_no_bound``.
+
+    Raises
+    ------
+    InputError
+        If ``manipulation`` has no ``eps`` or ``steps``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from holdfast.manipulation import RankCorrelation
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.Sigmoid(), nn.Linear(8, 2))
+    >>> images = torch.rand(4, 1, 3, 3)
+    >>> manipulation = RankCorrelation(Gradient(), eps=0.1, step_size=0.01, steps=5)
+    >>> figures = trust_figures(model, images, model(images).argmax(1), manipulation, stronger=())
+    >>> figures["correct_no_bound"].shape
+    torch.Size([4])
     """
     check_images(images)
     check_labels(labels, len(images))
+    check_trustable(manipulation, "manipulation")
     method: Any = manipulation
-    if not (hasattr(method, "eps") and hasattr(method, "steps")):
-        came = type(manipulation).__name__
-        raise InputError("manipulation", came, "one with eps and steps, such as RankCorrelation")
-    doubts = []
-    figures = _explanations(model, images, labels, method, queries)
-    reported = figures["tau"]
-    for name, says in _WEAKER.items():
-        if figures[name] > reported + tolerance:
-            doubts.append(f"{says}: mean τ {figures[name]:.3f} after {reported:.3f}.")
-    if figures["tau, random search"] < reported - tolerance:
-        found = figures["tau, random search"]
-        doubts.append(f"Random search beats gradients: mean τ {found:.3f} against {reported:.3f}.")
-
-    zero = figures["zero gradients"] = _zero_gradients(model, images, labels)
-    if zero > 0:
-        doubts.append(f"The gradient is zero at {zero:.0%} of the images.")
-
     if attack is None:
         attack = PGD(method.eps, max(method.eps / 8, 1e-6), 20, seed=0)
-    stronger = _stronger(attack) if stronger is None else stronger
-    base = figures[f"accuracy, {_named(attack)}"] = accuracy(model, images, labels, attack)
-    for harder in stronger:
-        found = figures[f"accuracy, {_named(harder)}"] = accuracy(model, images, labels, harder)
-        if found < base - tolerance:
-            doubts.append(
-                f"{_named(harder)} is stronger than {_named(attack)}: {found:.1%} accuracy "
-                f"against {base:.1%}."
+    manipulations: dict[str, Manipulation] = {
+        "tau": method,
+        "tau_twice_steps": dataclasses.replace(method, steps=2 * method.steps),
+        "tau_twice_eps": dataclasses.replace(method, eps=min(1.0, 2 * method.eps)),
+        "tau_random_search": RandomSearch(method.attribution, method.eps, queries),
+    }
+    figures = {
+        name: one(model, images, labels).similarity.double() for name, one in manipulations.items()
+    }
+    figures["zero_gradient"] = _zero_gradients(model, images, labels)
+    for name, one in _attacks(attack, stronger, images).items():
+        figures[name] = correct(model, images, labels, one).double()
+    return figures
+
+
+def doubts(figures: Mapping[str, float], tolerance: float = 0.02) -> tuple[str, ...]:
+    """Tell what speaks against the robustness that was found, from means of `trust_figures`.
+
+    Parameters
+    ----------
+    figures : mapping of str to float
+        The mean of each figure over the images. Those that are not there raise no doubt.
+    tolerance : float
+        By how much mean τ or an accuracy may differ by chance.
+
+    Returns
+    -------
+    tuple of str
+        A sentence for each sign of gradient masking; empty if there is none.
+
+    Examples
+    --------
+    >>> doubts({"tau": 0.6, "tau_twice_eps": 0.7, "zero_gradient": 0.0})
+    ('A ball twice as large makes the attack weaker: mean τ 0.700 after 0.600.',)
+    """
+    found = []
+    tau = figures.get("tau", 1.0)
+    for name, says in _WEAKER.items():
+        if (other := figures.get(name, tau)) > tau + tolerance:
+            found.append(f"{says}: mean τ {other:.3f} after {tau:.3f}.")
+    if (other := figures.get("tau_random_search", tau)) < tau - tolerance:
+        found.append(f"Random search beats gradients: mean τ {other:.3f} against {tau:.3f}.")
+    if (zero := figures.get("zero_gradient", 0.0)) > 0:
+        found.append(f"The gradient is zero at {zero:.0%} of the images.")
+    right = figures.get("correct_pgd", 0.0)
+    for name, other in figures.items():
+        stronger = name.startswith("correct_") and name != "correct_no_bound"
+        if stronger and other < right - tolerance:
+            found.append(
+                f"{_spelled(name)} is stronger than PGD: {other:.1%} accuracy against {right:.1%}."
             )
-    everything = dataclasses.replace(attack, eps=_whole(attack, images), step_size=0.1, steps=100)
-    won = figures["accuracy, no bound"] = accuracy(model, images, labels, everything)
-    if won > tolerance:
-        doubts.append(f"An attack without a bound leaves {won:.1%} accuracy.")
-    return Trust(figures, tuple(doubts))
+    if (won := figures.get("correct_no_bound", 0.0)) > tolerance:
+        found.append(f"An attack without a bound leaves {won:.1%} accuracy.")
+    return tuple(found)
+
+
+def check_trustable(manipulation: Manipulation, name: str) -> None:
+    """Refuse a manipulation that cannot be made longer and wider.
+
+    Examples
+    --------
+    >>> check_trustable(RandomSearch(Gradient(), eps=0.1), "manipulation")
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: manipulation: expected one with eps and steps, such as \
+RankCorrelation, got RandomSearch
+    """
+    if not (hasattr(manipulation, "eps") and hasattr(manipulation, "steps")):
+        came = type(manipulation).__name__
+        raise InputError(name, came, "one with eps and steps, such as RankCorrelation")
 
 
 _WEAKER = {
-    "tau, twice the steps": "Twice the steps make the attack weaker",
-    "tau, twice eps": "A ball twice as large makes the attack weaker",
+    "tau_twice_steps": "Twice the steps make the attack weaker",
+    "tau_twice_eps": "A ball twice as large makes the attack weaker",
 }
 
 
-def _explanations(
-    model: nn.Module, images: Tensor, labels: Tensor, method: Any, queries: int
-) -> dict[str, float]:
-    """Attack the explanations as reported, longer, wider, and without gradients."""
-    attacks: dict[str, Manipulation] = {
-        "tau": method,
-        "tau, twice the steps": dataclasses.replace(method, steps=2 * method.steps),
-        "tau, twice eps": dataclasses.replace(method, eps=min(1.0, 2 * method.eps)),
-        "tau, random search": RandomSearch(method.attribution, method.eps, queries),
-    }
-    return {
-        name: float(attack(model, images, labels).similarity.mean())
-        for name, attack in attacks.items()
-    }
+def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Float64[Tensor, " n"]:
+    """Tell where the label's logit has a gradient of zero."""
+    gradients = Gradient()(model, images, labels)
+    return (gradients == 0).flatten(1).all(1).double()
 
 
-def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the share of images where the label's logit has a gradient of zero."""
-    flat = 0
-    with evaluating(model):
-        for part in chunks(len(images), default_chunk(images)):
-            gradient = input_gradient(model, images[part], labels[part])
-            flat += int((gradient == 0).flatten(1).all(1).sum())
-    return flat / len(images)
+def _attacks(attack: PGD, stronger: tuple[Attack, ...] | None, images: Tensor) -> dict[str, Attack]:
+    """Name the attacks on predictions: as reported, stronger, and without a bound."""
+    attacks: dict[str, Attack] = {"correct_pgd": attack}
+    for other in _stronger(attack) if stronger is None else stronger:
+        name = "correct" + re.sub(r"([A-Z]+[a-z0-9]*)", r"_\1", type(other).__name__).lower()
+        if name in attacks:
+            name += f"_{getattr(other, 'steps', len(attacks))}"
+        attacks[name] = other
+    whole = 1.0 if attack.norm == "linf" else float(images[0].numel() ** 0.5)
+    unbound = dataclasses.replace(attack, eps=whole, step_size=0.1, steps=100)
+    return attacks | {"correct_no_bound": unbound}
 
 
 def _stronger(attack: PGD) -> tuple[Attack, ...]:
@@ -179,11 +260,9 @@ def _stronger(attack: PGD) -> tuple[Attack, ...]:
     return (*longer, SPSA(attack.eps, attack.norm, steps=20, samples=64))
 
 
-def _named(attack: Attack) -> str:
-    steps = getattr(attack, "steps", None)
-    return type(attack).__name__ + (f"-{steps}" if steps else "")
-
-
-def _whole(attack: PGD, images: Tensor) -> float:
-    """Return an ε with which the ball holds every image in [0, 1]."""
-    return 1.0 if attack.norm == "linf" else float(images[0].numel() ** 0.5)
+def _spelled(name: str) -> str:
+    """Name an attack for readers: ``correct_pgd_100`` becomes PGD-100."""
+    words = name.removeprefix("correct_").split("_")
+    if words[0] in ("apgd", "fgsm", "pgd", "spsa"):
+        return "-".join(words).upper()
+    return " ".join(words).capitalize()

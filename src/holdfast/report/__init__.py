@@ -2,12 +2,15 @@
 
 ``read_run`` reads a run folder, ``summarize`` and ``table`` turn it into numbers, ``to_rich``,
 ``to_markdown``, ``to_csv`` and ``to_latex`` write the comparison, ``box_plot`` and ``gallery`` draw
-it, and ``write_report`` brings all of it into one HTML file.
+it, and ``write_report`` brings all of it into one HTML file. ``roar_table`` and ``roar_curves`` do
+the same for what ROAR has written.
 """
 
+from holdfast.report.contents import write_tables
 from holdfast.report.figures import box_plot, gallery
 from holdfast.report.html import write_report
 from holdfast.report.records import AuditedRun, read_run
+from holdfast.report.roar import roar_curves, roar_table
 from holdfast.report.summary import Row, Table, summarize, table
 from holdfast.report.tables import to_csv, to_latex, to_markdown, to_rich
 
@@ -18,6 +21,8 @@ __all__ = [
     "box_plot",
     "gallery",
     "read_run",
+    "roar_curves",
+    "roar_table",
     "summarize",
     "table",
     "to_csv",
@@ -25,4 +30,5 @@ __all__ = [
     "to_markdown",
     "to_rich",
     "write_report",
+    "write_tables",
 ]

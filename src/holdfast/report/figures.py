@@ -1,32 +1,28 @@
-"""Figures of an audit: box plots of similarity, and galleries of maps before and after."""
+"""Figures of an audit: box plots over images, and galleries of maps before and after."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from holdfast.contracts import InputError
-from holdfast.plot import INK, QUIET, heat_map, picture
+from holdfast.plot import INK, QUIET
+from holdfast.report.pictures import PANELS, class_name, common_images, panel_colours, score_text
 from holdfast.report.records import AuditedRun
-from holdfast.report.wording import measure_sign, percent
+from holdfast.report.wording import measure_sign
 
-__all__ = ["box_plot", "common_images", "gallery"]
+__all__ = ["box_plot", "gallery", "grouped_box_plot"]
 
 ACCENT = "#0f6b70"
-PANELS = {
-    "images": "image",
-    "maps": "map",
-    "perturbed_images": "image after",
-    "perturbed_maps": "map after",
-}
 
 
-def box_plot(runs: Sequence[AuditedRun], check: str, measure: str) -> Figure:
+def box_plot(runs: Sequence[AuditedRun], check: str, measure: str, *, width: float = 4.8) -> Figure:
     """Draw how a measure is spread over the images, one box a model.
 
     The box reaches from the lower to the upper quartile, the line in it is the median, the diamond
@@ -38,6 +34,8 @@ def box_plot(runs: Sequence[AuditedRun], check: str, measure: str) -> Figure:
         The runs, drawn from top to bottom.
     check, measure : str
         What is drawn, for example ``"top_k/integrated_gradients"`` and ``"kendall_tau"``.
+    width : float
+        Of the figure, in inches.
 
     Raises
     ------
@@ -56,35 +54,65 @@ def box_plot(runs: Sequence[AuditedRun], check: str, measure: str) -> Figure:
     if not any(map(len, values)):
         raise InputError("measure", f"{measure} of {check}", "a measure that a run has values of")
     names = [_wrapped(run.name) for run in runs]
-    line = max(0.42, *(0.2 * (1 + name.count("\n")) for name in names))
-    figure = Figure(figsize=(4.8, 0.75 + line * len(runs)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.boxplot(
-        values,
-        orientation="horizontal",
-        widths=0.5,
-        whis=(5, 95),
-        showfliers=False,
-        showmeans=True,
-        patch_artist=True,
-        boxprops={"facecolor": ACCENT, "alpha": 0.22, "linewidth": 0},
-        medianprops={"color": ACCENT, "linewidth": 2, "solid_capstyle": "butt"},
-        whiskerprops={"color": QUIET, "linewidth": 1},
-        capprops={"linewidth": 0},
-        meanprops={"marker": "D", "markersize": 4, "markerfacecolor": INK, "markeredgewidth": 0},
-    )
+    figure, axes = _axes(names, width=width)
+    _boxes(axes, values, range(1, len(runs) + 1))
     axes.set_yticks(range(1, len(runs) + 1), names, color=INK)
-    axes.set_ylim(len(runs) + 0.5, 0.5)
-    # From 0 to 100 in every plot, so that plots compare; further only where values are below 0.
-    lowest = min(np.percentile(v, 5) for v in values if len(v))
-    axes.set_xlim(min(0, 20 * np.floor(lowest / 20)) - 2, 102)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:.0f}".replace("-", "−")))
+    _percent_scale(axes, values)
     axes.set_xlabel(f"{measure_sign(measure)}, %", color=QUIET)
-    axes.tick_params(length=0, labelsize=10)
-    axes.tick_params(axis="x", labelcolor=QUIET)
-    axes.grid(axis="x", color=QUIET, alpha=0.25, linewidth=0.75)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+    return figure
+
+
+def grouped_box_plot(
+    groups: Mapping[str, Mapping[str, Float[np.ndarray, " n"]]],
+    title: str,
+    *,
+    percent: bool = True,
+) -> Figure:
+    """Draw how values are spread over the images, one box a model, models in groups.
+
+    Boxes are drawn as by :func:`box_plot`. Where every group has a single box, the group names it.
+
+    Parameters
+    ----------
+    groups : mapping of str to mapping
+        For each group (an attribution) the values ``(n,)`` of each model.
+    title : str
+        What stands beneath the axis.
+    percent : bool
+        Whether the values are fractions, to be drawn in percent.
+
+    Raises
+    ------
+    InputError
+        If there are no values.
+
+    Examples
+    --------
+    >>> figure = grouped_box_plot({"gradient": {"art": np.array([0.2, 0.4])}}, "EG, %")
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['gradient']
+    """
+    values = [np.asarray(boxes) * (100 if percent else 1) for _, boxes in _each(groups)]
+    if not any(map(len, values)):
+        raise InputError("groups", "none", "at least one value")
+    alone = all(len(boxes) == 1 for boxes in groups.values())
+    names, places = [], []
+    for group, boxes in groups.items():
+        if not alone:
+            names.append(_wrapped(group, 24))
+        places += [len(names) + n for n in range(1, len(boxes) + 1)]
+        names += [_wrapped(group if alone else name, 20) for name in boxes]
+    figure, axes = _axes(names, 0.3)
+    _boxes(axes, values, places)
+    axes.set_yticks(range(1, len(names) + 1), names, color=INK)
+    for place, label in enumerate(axes.get_yticklabels(), start=1):
+        if place not in places:
+            label.set(fontweight="bold", fontsize=9, color=QUIET)
+    if percent:
+        _percent_scale(axes, values)
+    else:
+        axes.set_xlim(left=min(0, *(np.percentile(v, 5) for v in values if len(v))))
+    axes.set_xlabel(title, color=QUIET)
     return figure
 
 
@@ -140,54 +168,51 @@ def gallery(runs: Sequence[AuditedRun], check: str, *, images: int = 6) -> Figur
     return figure
 
 
-def common_images(
-    runs: Sequence[AuditedRun], check: str, count: int
-) -> list[tuple[int, list[AuditedRun]]]:
-    """Choose the images to show: those that the most galleries hold, and which runs hold them.
-
-    Examples
-    --------
-    >>> import pyarrow as pa
-    >>> common_images([AuditedRun("art", pa.table({}))], "top_k/gradient", 6)
-    []
-    """
-    having = [run for run in runs if run.gallery is not None and f"{check}|maps" in run.gallery]
-    held = {run.name: {int(i) for i in (run.gallery or {})["index"]} for run in having}
-    order = dict.fromkeys(int(i) for run in having for i in (run.gallery or {})["index"])
-    times = Counter(index for indices in held.values() for index in indices)
-    chosen = sorted(order, key=lambda index: -times[index])[:count]
-    return [(index, [run for run in having if index in held[run.name]]) for index in chosen]
+def _each(
+    groups: Mapping[str, Mapping[str, np.ndarray]],
+) -> list[tuple[str, np.ndarray]]:
+    return [pair for boxes in groups.values() for pair in boxes.items()]
 
 
-def class_name(run: AuditedRun, index: int) -> str:
-    """Name the class of a gallery image: by its name if known, else by its number."""
-    assert run.gallery is not None
-    label = int(run.gallery["label"][_position(run, index)])
-    return run.classes[label] if 0 <= label < len(run.classes) else str(label)
+def _axes(names: Sequence[str], least: float = 0.42, width: float = 4.8) -> tuple[Figure, Axes]:
+    """Make axes with a line for each name, high enough for it."""
+    line = max(least, *(0.2 * (1 + name.count("\n")) for name in names))
+    figure = Figure(figsize=(width, 0.75 + line * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_ylim(len(names) + 0.5, 0.5)
+    axes.tick_params(length=0, labelsize=10)
+    axes.tick_params(axis="x", labelcolor=QUIET)
+    axes.grid(axis="x", color=QUIET, alpha=0.25, linewidth=0.75)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    return figure, axes
 
 
-def score_text(run: AuditedRun, check: str, index: int) -> str:
-    """Write what was measured on a gallery image, or that its label could not be kept."""
-    assert run.gallery is not None
-    position = _position(run, index)
-    scores = {
-        measure: float(run.gallery[f"{check}|{measure}"][position])
-        for measure in ("kendall_tau", "top_k_intersection", "preserved")
-    }
-    if not scores.pop("preserved"):
-        return "label not kept"
-    return ", ".join(f"{measure_sign(key)} {percent(value)}%" for key, value in scores.items())
+def _boxes(axes: Axes, values: Sequence[np.ndarray], places: Sequence[int]) -> None:
+    limits = axes.get_ylim()
+    axes.boxplot(
+        values,
+        positions=places,
+        orientation="horizontal",
+        widths=0.5,
+        whis=(5, 95),
+        showfliers=False,
+        showmeans=True,
+        patch_artist=True,
+        boxprops={"facecolor": ACCENT, "alpha": 0.22, "linewidth": 0},
+        medianprops={"color": ACCENT, "linewidth": 2, "solid_capstyle": "butt"},
+        whiskerprops={"color": QUIET, "linewidth": 1},
+        capprops={"linewidth": 0},
+        meanprops={"marker": "D", "markersize": 4, "markerfacecolor": INK, "markeredgewidth": 0},
+    )
+    axes.set_ylim(limits)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}".replace("-", "−")))
 
 
-def panel_colours(run: AuditedRun, check: str, panel: str, index: int) -> np.ndarray:
-    assert run.gallery is not None
-    content = run.gallery[f"{check}|{panel}"][_position(run, index)]
-    return heat_map(content) if panel.endswith("maps") else picture(content)
-
-
-def _position(run: AuditedRun, index: int) -> int:
-    assert run.gallery is not None
-    return int(np.flatnonzero(run.gallery["index"] == index)[0])
+def _percent_scale(axes: Axes, values: Sequence[np.ndarray]) -> None:
+    # From 0 to 100 in every plot, so that plots compare; further only where values are below 0.
+    lowest = min(np.percentile(v, 5) for v in values if len(v))
+    axes.set_xlim(min(0, 20 * np.floor(lowest / 20)) - 2, 102)
 
 
 def _wrapped(name: str, width: int = 16) -> str:

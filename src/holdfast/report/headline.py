@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.report.checks import checks_named
 from holdfast.report.records import AuditedRun
 from holdfast.report.summary import Row, Table, mean_difference
-from holdfast.report.wording import check_title, interval, percent
+from holdfast.report.trust import doubts_of
+from holdfast.report.wording import check_title, interval, listed, many, percent
 
 __all__ = ["Headline", "headline"]
 
@@ -62,7 +64,12 @@ def headline(runs: Sequence[AuditedRun], table: Table) -> Headline:
         gap = mean_difference(values[best.run], values[first.run])
         told = _best_against_first(best, first, gap, check)
     about = [first] if best is first else [best, first]
-    detail = [told.detail, _accuracies(table, about), _elsewhere(table, best, check)]
+    detail = [
+        told.detail,
+        _accuracies(table, about),
+        _elsewhere(table, best, check),
+        _doubted(table, about),
+    ]
     return Headline(told.sentence, " ".join(filter(None, detail)))
 
 
@@ -141,10 +148,19 @@ def _elsewhere(table: Table, best: Row, check: str) -> str:
     return f"“{best.run}” leads under {leads} of the {len(others)} other attacks."
 
 
+def _doubted(table: Table, rows: Sequence[Row]) -> str:
+    """Say if the figures are in doubt: who reads no further should know."""
+    checks = checks_named(table, "trust/")
+    counts = [(row.run, sum(len(doubts_of(table, row.run, c)) for c in checks)) for row in rows]
+    told = [f"{many(count, 'doubt')} about “{run}”" for run, count in counts if count]
+    return f"The check of these attacks raises {listed(told)}; see below." if told else ""
+
+
 def _on_predictions(table: Table) -> Headline:
     found = [(run, table.row(run, "clean", "correct")) for run in table.runs]
     told = [(run, row.mean) for run, row in found if row]
-    detail = "This audit holds no check on explanations."
+    others = {check for _, check, _ in table.rows} - {*table.predictions, *table.corruptions}
+    detail = f"This audit holds no {'attack' if others else 'check'} on explanations."
     if not told:
         return Headline(detail, "")
     run, mean = max(told, key=lambda pair: pair[1])

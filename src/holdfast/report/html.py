@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -11,30 +9,62 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import yaml
 from markupsafe import Markup, escape
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.image import imsave
 
-from holdfast import plot
 from holdfast.contracts import InputError
 from holdfast.files import whole
-from holdfast.report import figures
+from holdfast.report.contents import contents
+from holdfast.report.drawing import data_address, inline_svg
+from holdfast.report.glance import glance
 from holdfast.report.headline import headline
 from holdfast.report.records import AuditedRun
-from holdfast.report.summary import SIMILARITIES, Row, Table, table
-from holdfast.report.wording import check_title, interval, measure_sign, percent
+from holdfast.report.section import Section
+from holdfast.report.sheet import number_text, small_text
+from holdfast.report.summary import CORRUPTIONS, Table, table
+from holdfast.report.wording import capitalized, many
 
 __all__ = ["write_report"]
 
-# The colours of the figures, which inline SVG may take from the page, and so follow its dark mode.
-SVG_COLOURS = {
-    plot.INK: "var(--ink)",
-    plot.QUIET: "var(--quiet)",
-    figures.ACCENT: "var(--accent)",
-}
+ATTACKED = (
+    (
+        "The question",
+        "A map says which pixels a model’s prediction rests on. An attack on the explanation "
+        "changes the image within a bound that people do not see, keeps the predicted class, and "
+        "tries to make the map as different as it can. The more alike the two maps, the better "
+        "the explanation holds. Similarities are in percent: 100 is the same map.",
+    ),
+    (
+        "IN",
+        "Intersection of the top pixels: of the most important pixels of the first map, the part "
+        "that is still among the most important ones afterwards.",
+    ),
+    (
+        "τ",
+        "Kendall’s rank correlation of all pixels. Take two pixels at random: τ is how much more "
+        "often the two maps agree than disagree about which of them matters more. 100 is the same "
+        "order, 0 no relation, −100 the reverse.",
+    ),
+    (
+        "ρ",
+        "Spearman’s rank correlation of all pixels, on the same scale: the ordinary correlation of "
+        "the pixels’ ranks, in which large shifts weigh more.",
+    ),
+    (
+        "Labels preserved",
+        "Only images that a model classifies correctly are attacked, and IN, τ and ρ count only "
+        "those for which the attack found a perturbation that keeps the label: p of n. Models may "
+        "thus be judged on somewhat different images; where p is small, read the similarities "
+        "with care.",
+    ),
+)
+INTERVALS = (
+    "Intervals",
+    "95% confidence intervals of the mean over images: bootstrap percentiles, and Wilson’s "
+    "interval for proportions. They speak of these models as trained, not of how another training "
+    "would come out. A high value means that this attack found little; a stronger one may find "
+    "more.",
+)
 
 
 def write_report(
@@ -75,17 +105,15 @@ def write_report(
     if target.is_dir():
         raise InputError("path", f"the folder {target}", "a file to write")
     compared = table(runs)
+    sections = contents(runs, compared)
     text = _template().render(
         title=title,
         headline=headline(runs, compared),
         overview=_overview(runs, compared),
-        table=compared,
-        runs=runs,
-        similarities=SIMILARITIES,
-        best=_best(compared),
-        interval=_row_interval,
-        sections=[_section(runs, compared, check) for check in compared.explanations],
-        others=_other_measures(compared),
+        glance=glance(runs, compared),
+        runs=list(zip(runs, _audits(runs), strict=True)),
+        sections=sections,
+        reading=_reading(compared, sections),
         differences=_differences(runs),
         yaml=_yaml,
         holdfast=_version(),
@@ -104,11 +132,13 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     templates.filters |= {
-        "percent": percent,
-        "check_title": check_title,
-        "measure_sign": measure_sign,
+        "address": data_address,
         "breakable": _breakable,
+        "capitalized": capitalized,
+        "many": many,
+        "svg": lambda figure, name: Markup(inline_svg(figure, name)),
     }
+    templates.globals |= {"number_text": number_text, "small_text": small_text}
     return templates.get_template("report.html.j2")
 
 
@@ -116,76 +146,28 @@ def _overview(runs: Sequence[AuditedRun], compared: Table) -> list[str]:
     """Say in a few words what the report is about."""
     counts = sorted({run.images for run in runs})
     images = f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
-    made = [("explanations", compared.explanations), ("predictions", compared.predictions)]
+    predictions = [check for check in compared.predictions if check != CORRUPTIONS]
+    known = {*predictions, *compared.corruptions, *compared.explanations, CORRUPTIONS}
+    others = {check for _, check, _ in compared.rows} - known
     return [
-        _many(len(runs), "model"),
+        many(len(runs), "model"),
         f"{images} image{'' if counts[-1] == 1 else 's'}" + (" each" if len(runs) > 1 else ""),
-        *(f"{_many(len(checks), 'check')} on {what}" for what, checks in made if checks),
+        *_counted(len(compared.explanations), "check", " on explanations"),
+        *_counted(len(predictions), "check", " on predictions"),
+        *_counted(len(compared.corruptions), "corruption"),
+        *_counted(len(others), "further check"),
     ]
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str, what: str = "") -> list[str]:
+    return [many(count, noun) + what] if count else []
 
 
-def _best(compared: Table) -> set[tuple[str, str, str]]:
-    """Which means are the highest of their column, as the table would print them."""
-    columns = {(check, measure) for _, check, measure in compared.rows if measure != "preserved"}
-    best = set()
-    for check, measure in columns:
-        rows = [
-            row for row in compared.rows.values() if (row.check, row.measure) == (check, measure)
-        ]
-        highest = max(round(row.mean, 3) for row in rows)
-        if len(rows) > 1:
-            best |= {(r.run, check, measure) for r in rows if round(r.mean, 3) == highest}
-    return best
-
-
-def _row_interval(row: Row) -> str:
-    return interval(row.low, row.high)
-
-
-def _section(runs: Sequence[AuditedRun], compared: Table, check: str) -> dict[str, Any]:
-    plots = []
-    for measure in ("top_k_intersection", "kendall_tau"):
-        rows = [compared.row(run.name, check, measure) for run in runs]
-        if any(rows):
-            figure = figures.box_plot(runs, check, measure)
-            told = [_spread(row) for row in rows if row]
-            alt = f"Box plot of {measure_sign(measure)} in percent. {'; '.join(told)}."
-            plots.append({"svg": _svg(figure, f"{check}-{measure}"), "alt": alt})
-    samples = [_sample(check, index, held) for index, held in figures.common_images(runs, check, 6)]
-    return {"check": check, "plots": plots, "samples": samples}
-
-
-def _spread(row: Row) -> str:
-    quartiles = interval(row.lower_quartile, row.upper_quartile)
-    return f"{row.run}: median {percent(row.median)}, quartiles {quartiles}"
-
-
-def _sample(check: str, index: int, runs: Sequence[AuditedRun]) -> dict[str, Any]:
-    return {
-        "index": index,
-        "label": figures.class_name(runs[0], index),
-        "lines": [
-            {
-                "run": run.name,
-                "scores": figures.score_text(run, check, index).split(", "),
-                "panels": {
-                    name: _png(figures.panel_colours(run, check, panel, index))
-                    for panel, name in figures.PANELS.items()
-                },
-            }
-            for run in runs
-        ],
-    }
-
-
-def _other_measures(compared: Table) -> list[tuple[str, str]]:
-    """List the checks and measures that have no place of their own in the report."""
-    shown = {*SIMILARITIES, "preserved", "correct"}
-    return list(dict.fromkeys((c, m) for _, c, m in compared.rows if m not in shown))
+def _reading(compared: Table, sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """Explain the terms that this report has need of."""
+    attacked = ATTACKED if compared.explanations else ()
+    brought = [term for section in sections for term in section.reading]
+    return [*attacked, *brought, INTERVALS]
 
 
 def _differences(runs: Sequence[AuditedRun]) -> list[tuple[str, list[str]]]:
@@ -213,8 +195,26 @@ def _yaml(settings: Mapping[str, Any]) -> str:
     )
 
 
+def _audits(runs: Sequence[AuditedRun]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Say of each audit how it was made; of one made like the first only where it differs."""
+    first, *others = runs
+    told: list[tuple[str, Mapping[str, Any]]] = [("", first.settings)]
+    for run in others:
+        differing = {k: v for k, v in run.settings.items() if first.settings.get(k) != v}
+        if len(differing) < len(run.settings) and first.settings.keys() <= run.settings.keys():
+            but = ", but for" if differing else ""
+            told.append((f"As for “{first.name}”{but}", differing))
+        else:
+            told.append(("", run.settings))
+    return told
+
+
 class _Settings(yaml.SafeDumper):
     """YAML as people write it: plain lists on one line, unknown values by their text."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write out what occurs twice, each time."""
+        return True
 
 
 def _write_list(dumper: _Settings, items: Sequence[Any]) -> yaml.Node:
@@ -228,8 +228,8 @@ _Settings.add_multi_representer(object, lambda dumper, value: dumper.represent_s
 
 
 def _breakable(name: str) -> Markup:
-    """Let a long name break where its words end."""
-    return Markup(re.sub(r"([_./-])", r"\1<wbr>", str(escape(name))))
+    """Let a long name break where its words end, and leave numbers whole."""
+    return Markup(re.sub(r"([_/-]|\.(?=[^\d\s]))", r"\1<wbr>", str(escape(name))))
 
 
 def _version() -> str:
@@ -237,29 +237,3 @@ def _version() -> str:
         return version("holdfast")
     except PackageNotFoundError:
         return "(version unknown)"
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """Write a figure as SVG to stand in the page, in its colours and its font."""
-    text = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": None}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    drawing = text.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawing).replace("xlink:href=", "href=")
-    drawing = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", drawing)
-    for colour, variable in SVG_COLOURS.items():
-        drawing = drawing.replace(colour, variable)
-    # Ids are per figure, and a page holds several.
-    salt = re.sub(r"\W", "-", name)
-    drawing = re.sub(r'\bid="', f'id="{salt}-', drawing)
-    drawing = re.sub(r"url\(#", f"url(#{salt}-", drawing)
-    return re.sub(r'href="#', f'href="#{salt}-', drawing)
-
-
-def _png(colours: np.ndarray) -> str:
-    """Write a picture, pixel by pixel, as a data address."""
-    data = io.BytesIO()
-    imsave(data, np.ascontiguousarray(np.round(255 * colours).astype(np.uint8)), format="png")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

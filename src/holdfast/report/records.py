@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
-from safetensors import SafetensorError, safe_open
 
 from holdfast.contracts import InputError
+from holdfast.report.gallery_file import read_gallery
 
 __all__ = ["AuditedRun", "read_run"]
 
@@ -26,8 +26,6 @@ SCHEMA = {
     "measure": pa.string(),
     "value": pa.float64(),
 }
-PANELS = ("images", "maps", "perturbed_images", "perturbed_maps")
-SCORES = ("kendall_tau", "top_k_intersection", "preserved")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +38,8 @@ class AuditedRun:
         What tables and figures call the model.
     records : pyarrow.Table
         One row per image, check and measure, with the columns ``index``, ``label``, ``check``,
-        ``measure`` and ``value``. A check with a ``/`` in its name is on explanations, any other
-        on predictions.
+        ``measure`` and ``value``. A check that measured ``correct`` is an attack on predictions,
+        one that measured ``preserved`` an attack on explanations.
     path : Path, optional
         The run folder.
     config : Mapping
@@ -49,10 +47,7 @@ class AuditedRun:
     settings : Mapping
         What the audit was made with; empty if the folder holds none.
     gallery : dict of str to ndarray, optional
-        A few images and their maps before and after: ``index`` and ``label`` ``(n,)``, and for each
-        check on explanations ``CHECK|images``, ``CHECK|maps``, ``CHECK|perturbed_images`` and
-        ``CHECK|perturbed_maps`` ``(n, C, H, W)``, ``CHECK|kendall_tau``,
-        ``CHECK|top_k_intersection`` and ``CHECK|preserved`` ``(n,)``.
+        A few images and their maps, as :func:`~holdfast.report.gallery_file.read_gallery` has them.
     classes : tuple of str
         The names of the classes; empty if unknown.
 
@@ -75,7 +70,7 @@ class AuditedRun:
     @property
     def checks(self) -> tuple[str, ...]:
         """The names of the checks, in the order in which they were made."""
-        return tuple(pc.unique(self.records["check"]).to_pylist())
+        return tuple(dict.fromkeys(check for check, _ in self._series))
 
     @property
     def images(self) -> int:
@@ -84,14 +79,70 @@ class AuditedRun:
 
     def measures(self, check: str) -> tuple[str, ...]:
         """List what a check measured, in the order of the records."""
-        rows = self.records.filter(pc.equal(self.records["check"], check))
-        return tuple(pc.unique(rows["measure"]).to_pylist())
+        return tuple(measure for known, measure in self._series if known == check)
 
     def values(self, check: str, measure: str) -> np.ndarray:
         """Pick one measure under one check: a value an image ``(n,)``, in the order of records."""
-        records = self.records
-        rows = pc.and_(pc.equal(records["check"], check), pc.equal(records["measure"], measure))
-        return np.asarray(records.filter(rows)["value"].to_numpy())
+        return self._series.get((check, measure), _NOTHING)[1]
+
+    def aligned(self, *wanted: tuple[str, str]) -> tuple[np.ndarray, ...]:
+        """Pick several measures, image by image: values ``(n,)`` of the images that have them all.
+
+        Parameters
+        ----------
+        *wanted : tuple of str
+            The check and the measure of each.
+
+        Returns
+        -------
+        tuple of ndarray
+            One for each, all in the order of the images' indices.
+
+        Examples
+        --------
+        >>> run = AuditedRun("art", pa.table({"index": [0, 1, 1], "label": [3, 5, 5],
+        ...     "check": ["a", "a", "b"], "measure": ["m"] * 3, "value": [1.0, 2.0, 3.0]}))
+        >>> run.aligned(("a", "m"), ("b", "m"))
+        (array([2.]), array([3.]))
+        """
+        series = [self._series.get(key, _NOTHING) for key in wanted]
+        shared = series[0][0]
+        for index, _ in series[1:]:
+            shared = np.intersect1d(shared, index)
+        picked = []
+        for index, values in series:
+            order = np.argsort(index)
+            places = np.searchsorted(index, np.sort(shared), sorter=order)
+            picked.append(values[order[places]])
+        return tuple(picked)
+
+    @cached_property
+    def _series(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """Cut the records by check and measure: indices and values, in the order of records."""
+        checks, check_of = _numbered(self.records["check"])
+        measures, measure_of = _numbered(self.records["measure"])
+        kind = check_of * len(measures) + measure_of
+        # Stable, so that each piece keeps the order of the records.
+        order = np.argsort(kind, kind="stable")
+        starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
+        pieces = np.split(order, starts[1:]) if len(order) else []
+        index, value = (self.records[name].to_numpy() for name in ("index", "value"))
+        return {
+            (checks[check_of[piece[0]]], measures[measure_of[piece[0]]]): (
+                index[piece],
+                value[piece],
+            )
+            for piece in sorted(pieces, key=lambda piece: int(piece[0]))
+        }
+
+
+_NOTHING = np.empty(0, np.int64), np.empty(0)
+
+
+def _numbered(names: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """List the different names, and tell which of them each record has."""
+    known = pc.unique(names)
+    return known.to_pylist(), pc.index_in(names, known).to_numpy().astype(np.int64)
 
 
 def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
@@ -126,7 +177,7 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
         raise InputError("path", folder, "a run that was audited, with audit/part-00000.parquet")
     records = pa.concat_tables([_read_part(part) for part in parts])
     _check_records(records, audit)
-    gallery, classes = _read_gallery(audit / "gallery.safetensors")
+    gallery, classes = read_gallery(audit / "gallery.safetensors")
     return AuditedRun(
         name=folder.resolve().name if name is None else name,
         records=records,
@@ -188,34 +239,3 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
     if not isinstance(mapping, Mapping):
         raise InputError(str(path), type(mapping).__name__, "a mapping from names to settings")
     return mapping
-
-
-def _read_gallery(path: Path) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...]]:
-    if not path.exists():
-        return None, ()
-    try:
-        with safe_open(path, framework="numpy") as file:
-            gallery = {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
-            classes = json.loads((file.metadata() or {}).get("classes", "[]"))
-    except (SafetensorError, json.JSONDecodeError, OSError, TypeError) as error:
-        came = f"a file that cannot be read ({error})"
-        raise InputError(str(path), came, "a gallery in safetensors") from error
-    _check_gallery(gallery, path)
-    return gallery, tuple(str(name) for name in classes)
-
-
-def _check_gallery(gallery: dict[str, np.ndarray], path: Path) -> None:
-    checks = {key.rpartition("|")[0] for key in gallery if "|" in key}
-    wanted = {"index": 1, "label": 1}
-    for check in sorted(checks):
-        wanted |= {f"{check}|{panel}": 4 for panel in PANELS}
-        wanted |= {f"{check}|{score}": 1 for score in SCORES}
-    for key, dimensions in wanted.items():
-        if key not in gallery:
-            raise InputError(str(path), f"none named {key}", f"a tensor {key}")
-        array, count = gallery[key], len(gallery["index"])
-        if array.ndim != dimensions or len(array) != count:
-            shape = f"({count},)" if dimensions == 1 else f"({count}, C, H, W)"
-            raise InputError(str(path), f"shape {array.shape}", f"{key} of shape {shape}")
-        if not np.isfinite(array).all():
-            raise InputError(str(path), f"NaN or infinite values in {key}", "finite values")

@@ -5,19 +5,36 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
 from holdfast.contracts import InputError
+from holdfast.report.families import folded
 from holdfast.report.records import AuditedRun
 
-__all__ = ["Row", "Table", "mean_difference", "mean_interval", "summarize", "table"]
+__all__ = [
+    "Row",
+    "Table",
+    "mean_difference",
+    "mean_interval",
+    "row_of",
+    "summarize",
+    "table",
+]
 
 SIMILARITIES = ("top_k_intersection", "kendall_tau", "spearman_rho")
-PROPORTIONS = ("correct", "preserved")
+# What an image either is or is not; also every accuracy, ``correct_…``.
+PROPORTIONS = ("correct", "preserved", "pointing_game", "top_1", "zero_gradient")
+CORRUPTION = "corruption/"
+CORRUPTIONS = "corruptions"
+KEPT = "preserved"
 RESAMPLES = 2_000
+_NOTHING = np.empty(0)
+# A summary resamples thousands of times: it is made once for the table, the page and the files.
+_SUMMARIES: WeakKeyDictionary[AuditedRun, tuple[Row, ...]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,8 @@ class Row:
     mean, median, lower_quartile, upper_quartile : float
         Over these images.
     low, high : float or None
-        The 95 % confidence interval of the mean (see :func:`mean_interval`); None for one image.
+        The 95 % confidence interval of the mean (see :func:`mean_interval`); None for one image,
+        and for what was measured at a threshold (``box_iou/0.20``), of which no mean is reported.
     attacked, preserved : int or None
         For a check on explanations: how many images were attacked, and for how many of them a
         perturbation was found that keeps the label. None for a check on predictions.
@@ -62,17 +80,24 @@ class Table:
     runs : tuple of str
         The models, in the order given.
     predictions : tuple of str
-        The checks on predictions, ``clean`` first.
+        The checks on predictions, ``clean`` first. If there are corruptions, the last is
+        ``corruptions``: the mean of each image over all of them.
     explanations : tuple of str
-        The checks on explanations.
+        The attacks on explanations: the checks that measured ``preserved``.
     rows : Mapping
         Every :class:`Row` by its run, check and measure.
+    corruptions : tuple of str
+        The checks ``corruption/NAME/SEVERITY``.
+    folded : frozenset of str
+        Checks that are points of a curve, and that another one stands for where room is short.
     """
 
     runs: tuple[str, ...]
     predictions: tuple[str, ...]
     explanations: tuple[str, ...]
     rows: Mapping[tuple[str, str, str], Row]
+    corruptions: tuple[str, ...] = ()
+    folded: frozenset[str] = frozenset()
 
     def row(self, run: str, check: str, measure: str) -> Row | None:
         """Look up what was measured; None if this model was not put to this check."""
@@ -96,33 +121,57 @@ def summarize(run: AuditedRun) -> tuple[Row, ...]:
     >>> row.count, row.mean
     (2, 0.5)
     """
-    rows = []
-    for check in run.checks:
-        attacked = preserved = None
-        if "/" in check:
-            kept = run.values(check, "preserved")
-            attacked, preserved = len(kept), int(kept.sum())
-        for measure in run.measures(check):
-            values = run.values(check, measure)
-            quartiles = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-            low, high = mean_interval(values, proportion=measure in PROPORTIONS) or (None, None)
-            rows.append(
-                Row(
-                    run=run.name,
-                    check=check,
-                    measure=measure,
-                    count=len(values),
-                    mean=float(values.mean()),
-                    median=quartiles[1],
-                    lower_quartile=quartiles[0],
-                    upper_quartile=quartiles[2],
-                    low=low,
-                    high=high,
-                    attacked=attacked,
-                    preserved=preserved,
-                )
-            )
-    return tuple(rows)
+    if run not in _SUMMARIES:
+        _SUMMARIES[run] = tuple(
+            row_of(run.name, check, measure, run.values(check, measure), run.values(check, KEPT))
+            for check in run.checks
+            for measure in run.measures(check)
+        )
+    return _SUMMARIES[run]
+
+
+def row_of(
+    run: str,
+    check: str,
+    measure: str,
+    values: Float[np.ndarray, " n"],
+    kept: Float[np.ndarray, " m"] = _NOTHING,
+) -> Row:
+    """Sum up one measure over its images.
+
+    Parameters
+    ----------
+    run, check, measure : str
+        What was measured.
+    values : ndarray
+        A value an image, ``(n,)``.
+    kept : ndarray
+        For an attack on explanations whether each label was kept, ``(m,)``.
+
+    Examples
+    --------
+    >>> row_of("art", "clean", "correct", np.array([1.0, 0.0, 1.0, 1.0])).mean
+    0.75
+    """
+    quartiles = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    proportion = measure in PROPORTIONS or measure.startswith("correct_")
+    proportion = proportion and bool(np.isin(values, (0, 1)).all())
+    ends = None if "/" in measure else mean_interval(values, proportion=proportion)
+    low, high = ends or (None, None)
+    return Row(
+        run=run,
+        check=check,
+        measure=measure,
+        count=len(values),
+        mean=float(values.mean()),
+        median=quartiles[1],
+        lower_quartile=quartiles[0],
+        upper_quartile=quartiles[2],
+        low=low,
+        high=high,
+        attacked=len(kept) if len(kept) else None,
+        preserved=int(kept.sum()) if len(kept) else None,
+    )
 
 
 def table(runs: Sequence[AuditedRun]) -> Table:
@@ -153,14 +202,33 @@ def table(runs: Sequence[AuditedRun]) -> Table:
         expected = "runs of different names (read_run takes name=…)"
         raise InputError("runs", f"several named {twice[0]!r}", expected)
     rows = {(row.run, row.check, row.measure): row for run in runs for row in summarize(run)}
-    checks = dict.fromkeys(check for run in runs for check in run.checks)
-    on_predictions = {check for _, check, measure in rows if measure == "correct"}
+    checks = list(dict.fromkeys(check for run in runs for check in run.checks))
+    measured = {(check, measure) for _, check, measure in rows}
+    predictions = [check for check in checks if (check, "correct") in measured]
+    corruptions = [check for check in predictions if check.startswith(CORRUPTION)]
+    predictions = [check for check in predictions if check not in corruptions]
+    for run in runs if CORRUPTIONS not in checks else ():
+        values = _over_corruptions(run, corruptions)
+        if len(values):
+            rows[run.name, CORRUPTIONS, "correct"] = row_of(
+                run.name, CORRUPTIONS, "correct", values
+            )
+    if corruptions and CORRUPTIONS not in checks:
+        predictions.append(CORRUPTIONS)
     return Table(
         runs=tuple(run.name for run in runs),
-        predictions=tuple(sorted(on_predictions, key=lambda c: (c != "clean", [*checks].index(c)))),
-        explanations=tuple(check for check in checks if "/" in check),
+        predictions=tuple(sorted(predictions, key=lambda check: check != "clean")),
+        explanations=tuple(check for check in checks if (check, KEPT) in measured),
         rows=rows,
+        corruptions=tuple(corruptions),
+        folded=folded(runs),
     )
+
+
+def _over_corruptions(run: AuditedRun, corruptions: Sequence[str]) -> np.ndarray:
+    """Average each image's ``correct`` over the corruptions that a run was put to."""
+    made = [(check, "correct") for check in corruptions if len(run.values(check, "correct"))]
+    return np.mean(run.aligned(*made), axis=0) if made else _NOTHING
 
 
 def mean_interval(

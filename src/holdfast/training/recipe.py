@@ -36,6 +36,7 @@ __all__ = [
     "Recipe",
     "build",
     "load_recipe",
+    "overlay",
     "read_recipe",
     "recipe_names",
     "to_settings",
@@ -171,7 +172,18 @@ def read_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) ->
     tree = _yaml(name)
     if "base" in tree:
         tree = _merged(read_recipe(tree.pop("base")), tree)
-    for key, value in (overrides or {}).items():
+    return overlay(tree, overrides or {})
+
+
+def overlay(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace values of plain settings at dotted keys, in place; return the settings.
+
+    Examples
+    --------
+    >>> overlay({"audit": {"k": 100}}, {"audit.k": 32})
+    {'audit': {'k': 32}}
+    """
+    for key, value in overrides.items():
         _set(tree, key, value)
     return tree
 

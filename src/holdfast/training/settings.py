@@ -23,6 +23,7 @@ from holdfast import adversarial, attributions, manipulation, objectives
 from holdfast.contracts import (
     Attack,
     Attribution,
+    Check,
     HoldfastError,
     InputError,
     Manipulation,
@@ -105,7 +106,7 @@ def to_settings(part: Any) -> Any:
 # --- values by their types -----------------------------------------------------------------------
 
 _ROOMS = (adversarial, attributions, manipulation, objectives)
-_PROTOCOLS = (Attack, Attribution, Manipulation, Objective)
+_PROTOCOLS = (Attack, Attribution, Check, Manipulation, Objective)
 
 
 def _value(name: str, hint: Any, value: Any) -> Any:
@@ -134,6 +135,10 @@ def _value(name: str, hint: Any, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(name, repr(value), "a mapping of names to classes")
         return {key: _value(f"{name}.{key}", get_args(hint)[1], one) for key, one in value.items()}
+    if get_origin(hint) is tuple and get_args(hint)[0] in _PROTOCOLS:
+        if not isinstance(value, list | tuple):
+            raise InputError(name, repr(value), "a list of classes")
+        return tuple(_value(name, get_args(hint)[0], one) for one in value)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:

@@ -1,4 +1,8 @@
-"""Blur: out of focus, through frosted glass, and from a camera that moves or zooms."""
+"""Blur: out of focus, through frosted glass, and from a camera that moves or zooms.
+
+Like all corruptions, they take images ``(N, C, H, W)`` in [0, 1], a severity from 1 to 5, and where
+what is random comes from; see `corrupt`.
+"""
 
 from __future__ import annotations
 
@@ -46,20 +50,6 @@ def defocus_blur(
 ) -> Float[Tensor, "n c h w"]:
     """Spread each pixel over a disk, as a lens out of focus does.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Not used: nothing here is random.
-
-    Returns
-    -------
-    Tensor
-        The blurred images.
-
     Examples
     --------
     >>> dot = torch.zeros(1, 1, 32, 32)
@@ -84,20 +74,6 @@ def glass_blur(
     Row by row from the lower right corner on, each pixel takes the value that a random neighbour
     has by then. (The published code means to swap the two, but what it swaps are views, and so it
     copies; we keep to what the published data are made with.)
-
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Where the neighbours come from.
-
-    Returns
-    -------
-    Tensor
-        The blurred images.
 
     Examples
     --------
@@ -128,20 +104,6 @@ def motion_blur(
 ) -> Float[Tensor, "n c h w"]:
     """Draw each pixel out along a line within 45° of the horizontal, as a moving camera does.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Where the angle comes from.
-
-    Returns
-    -------
-    Tensor
-        The blurred images.
-
     Examples
     --------
     >>> grey = torch.full((1, 1, 8, 8), 0.5)
@@ -156,20 +118,6 @@ def zoom_blur(
     images: Float[Tensor, "n c h w"], severity: int, draws: Draws
 ) -> Float[Tensor, "n c h w"]:
     """Average the image with ever larger ones, as a camera that moves towards the scene.
-
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Not used: nothing here is random.
-
-    Returns
-    -------
-    Tensor
-        The blurred images.
 
     Examples
     --------

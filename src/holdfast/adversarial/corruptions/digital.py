@@ -50,20 +50,6 @@ def contrast(
 ) -> Float[Tensor, "n c h w"]:
     """Draw all values towards the mean of their channel.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Not used: nothing here is random.
-
-    Returns
-    -------
-    Tensor
-        The flatter images.
-
     Examples
     --------
     >>> images = torch.tensor([[[[0.0, 1.0]]]])
@@ -79,21 +65,6 @@ def elastic_transform(
     images: Float[Tensor, "n c h w"], severity: int, draws: Draws
 ) -> Float[Tensor, "n c h w"]:
     """Stretch and shear the image by a random affine map, then bend it by a smooth random field.
-
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5. The published constants go from bold and smooth to fine and rough, not from
-        near to far: a higher severity need not move pixels further.
-    draws : Draws
-        Where map and field come from.
-
-    Returns
-    -------
-    Tensor
-        The distorted images, resampled bilinearly; beyond the edge they go on as in a mirror.
 
     References
     ----------
@@ -124,20 +95,6 @@ def pixelate(
 ) -> Float[Tensor, "n c h w"]:
     """Make the image smaller by averaging, and large again by repeating.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Not used: nothing here is random.
-
-    Returns
-    -------
-    Tensor
-        The coarser images.
-
     Examples
     --------
     >>> images = torch.arange(16.0).view(1, 1, 4, 4) / 16
@@ -157,20 +114,6 @@ def jpeg_compression(
 
     Three channels are a colour file, its colour at half the resolution as usual; otherwise each is
     a grey file of its own.
-
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Not used: nothing here is random.
-
-    Returns
-    -------
-    Tensor
-        The images, in the 256 levels that a file has.
 
     Examples
     --------

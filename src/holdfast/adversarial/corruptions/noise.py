@@ -36,20 +36,6 @@ def gaussian_noise(
 ) -> Float[Tensor, "n c h w"]:
     """Add normal noise, as in low light.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Where the noise comes from.
-
-    Returns
-    -------
-    Tensor
-        The noisy images, not yet clipped to [0, 1].
-
     Examples
     --------
     >>> grey = torch.full((1, 3, 32, 32), 0.5)
@@ -66,20 +52,6 @@ def shot_noise(
 ) -> Float[Tensor, "n c h w"]:
     """Count a few photons for each value: Poisson noise, stronger where it is bright.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Where the noise comes from.
-
-    Returns
-    -------
-    Tensor
-        The noisy images, not yet clipped to [0, 1].
-
     Examples
     --------
     >>> black = torch.zeros(1, 3, 32, 32)
@@ -94,20 +66,6 @@ def impulse_noise(
     images: Float[Tensor, "n c h w"], severity: int, draws: Draws
 ) -> Float[Tensor, "n c h w"]:
     """Replace values by 0 or 1, each as often: salt and pepper, as from broken pixels.
-
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Where the noise comes from.
-
-    Returns
-    -------
-    Tensor
-        The noisy images.
 
     Examples
     --------

@@ -63,20 +63,6 @@ _BRIGHTNESS = {
 def snow(images: Float[Tensor, "n c h w"], severity: int, draws: Draws) -> Float[Tensor, "n c h w"]:
     """Whiten the image, and let flakes fall at a slant, both ways, before it.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Where flakes and their direction come from.
-
-    Returns
-    -------
-    Tensor
-        The images, not yet clipped to [0, 1].
-
     Examples
     --------
     >>> black = torch.zeros(1, 3, 32, 32)
@@ -106,20 +92,6 @@ def frost(
     by `holdfast.adversarial.corruptions.texture.frosted_glass`, with as much light, contrast and
     blue as those photographs have; the weights are the published ones.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Where the frost comes from.
-
-    Returns
-    -------
-    Tensor
-        The images, not yet clipped to [0, 1].
-
     Examples
     --------
     >>> black = torch.zeros(1, 3, 32, 32)
@@ -138,20 +110,6 @@ def frost(
 def fog(images: Float[Tensor, "n c h w"], severity: int, draws: Draws) -> Float[Tensor, "n c h w"]:
     """Add clouds of a plasma fractal, and darken to the brightness that the image had.
 
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Where the clouds come from.
-
-    Returns
-    -------
-    Tensor
-        The images; none becomes brighter than its brightest value.
-
     Examples
     --------
     >>> black = torch.zeros(1, 3, 32, 32)
@@ -169,20 +127,6 @@ def brightness(
     images: Float[Tensor, "n c h w"], severity: int, draws: Draws
 ) -> Float[Tensor, "n c h w"]:
     """Raise the value of each pixel, its brightest channel, and keep hue and saturation.
-
-    Parameters
-    ----------
-    images : Tensor
-        The images ``(N, C, H, W)`` in [0, 1].
-    severity : int
-        From 1 to 5.
-    draws : Draws
-        Not used: nothing here is random.
-
-    Returns
-    -------
-    Tensor
-        The brighter images.
 
     Examples
     --------

@@ -48,11 +48,16 @@ def test_train_audit_report(in_tmp, capsys):
         assert run("audit", f"runs/digits/{name}", "--quiet") == 0
     assert "Next: holdfast report runs/digits/art" in capsys.readouterr().out
 
-    assert run("report", "runs/digits/natural", "runs/digits/art", "--title=Two") == 0
+    both = ("runs/digits/natural", "runs/digits/art")
+    assert run("report", *both, "--title=Two", "--tables=tables") == 0
     printed = capsys.readouterr().out
     assert "natural" in printed
     assert "art" in printed
     assert "<title>Two" in (in_tmp / "report.html").read_text()
+    assert "Its tables are in tables." in printed
+    lines = (in_tmp / "tables/comparison.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["run", "natural", "art"]
+    assert (in_tmp / "tables/comparison.tex").exists()
 
 
 def test_audit_takes_settings(in_tmp):
@@ -207,7 +212,7 @@ def test_explain_says_what_is_wrong(arguments, says, colour_run, capsys, own_err
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("verb", ["train", "explain", "audit", "report", "list", "demo"])
+@pytest.mark.parametrize("verb", ["train", "explain", "audit", "roar", "report", "list", "demo"])
 def test_help(verb, capsys):
     assert run(verb, "--help") == 0
     assert f"usage: holdfast {verb}" in capsys.readouterr().out
@@ -291,3 +296,43 @@ def test_says_what_cannot_be_imported(arguments, says, capsys):
 def test_lists_short_names_of_attributions(capsys):
     assert main(["list", "attributions"]) == 0
     assert "IntegratedGradients (ig)" in capsys.readouterr().out
+
+
+def test_roar_goes_on_where_it_was(in_tmp, capsys):
+    assert run("train", "digits/natural", "--out", "run", *TINY) == 0
+    command = ["roar", "run", "--methods=gradient", "--roar.shares=[0.25]", "--quiet"]
+    command += ["--trainer={max_steps: 2}", "--out=roar"]
+    assert run(*command) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["pixels", "removed", "0", "%", "25", "%"] in rows
+    assert {"gradient", "random"} <= {row[0] for row in rows if len(row) == 3}
+    assert rows[-1] == ["The", "curves", "are", "in", "roar/roar.png."]
+    assert (in_tmp / "roar" / "roar.png").is_file()
+    trained = {file: file.stat().st_mtime_ns for file in in_tmp.glob("roar/*/*/model.safetensors")}
+    assert len(trained) == 3
+    assert run(*command, "--roar.repeats=2") == 0
+    assert {file: file.stat().st_mtime_ns for file in trained} == trained
+    assert len(list(in_tmp.glob("roar/*/*/model.safetensors"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["none"], "none is no folder of a trained run"),
+        (["bare"], "bare is no folder of a trained run: it has no config.yaml"),
+        (["run", "--methods", "tea"], "--methods has tea; there are gradient"),
+        (["run", "--roar.shares", "[1.5]"], "ROAR.shares: expected numbers above 0 and below 1"),
+        (["run", "--roar.bogus", "1"], "ROAR has no setting bogus"),
+        (["run", "--trainer.devices", "2"], "recipe.trainer.devices: expected 1"),
+    ],
+)
+def test_roar_says_what_is_wrong(arguments, says, in_tmp, capsys, own_errors):
+    assert run("train", "digits/natural", "--out", "run", *TINY) == 0
+    (in_tmp / "bare").mkdir()
+    capsys.readouterr()
+    assert run("roar", *arguments, "--quiet") == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("holdfast: error: ")
+    assert captured.err.count("\n") == 1
+    assert says in captured.err
+    assert captured.out == ""

@@ -1,0 +1,125 @@
+"""Checks of alignment: of the gradient with the image, and of maps with decision boundaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from holdfast.adversarial import BoundarySearch
+from holdfast.attributions import (
+    AdversarialGradientIntegration,
+    Gradient,
+    IntegratedGradients,
+    integrate,
+    path_points,
+    resolve_targets,
+)
+from holdfast.audit.measures import spread
+from holdfast.contracts import Batch, check_positive
+from holdfast.metrics import input_alignment, map_distance
+from holdfast.models import evaluating
+
+__all__ = ["BoundaryAlignment", "ImageAlignment"]
+
+
+@dataclass(frozen=True)
+class ImageAlignment:
+    """How far the gradient of the predicted class points along the image.
+
+    ``alignment`` is |⟨x, ∇Ψ⟩| / ‖∇Ψ‖₂, in the units of pixels; ``cosine`` is that divided by
+    ‖x‖₂, from 0 to 1. Both are 0 where the gradient is zero.
+
+    References
+    ----------
+    Etmann et al., On the Connection Between Adversarial Robustness and Saliency Map
+    Interpretability (ICML 2019).
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    >>> model[1].weight.data = torch.tensor([[0.0, 5.0], [0.0, 0.0]])
+    >>> batch = Batch(images=torch.tensor([[[[0.6, 0.8]]]]), labels=torch.tensor([0]))
+    >>> {name: round(float(value), 3) for name, value in ImageAlignment()(model, batch).items()}
+    {'alignment': 0.8, 'cosine': 0.8}
+    """
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Float64[Tensor, " n"]]:
+        """Return alignment and cosine of each image, ``(N,)``."""
+        images = batch["images"]
+        alignment = input_alignment(images, Gradient()(model, images)).double()
+        length = images.flatten(1).norm(dim=1).double()
+        return {
+            "alignment": alignment,
+            "cosine": torch.where(length > 0, alignment / length.clamp_min(1e-30), 0),
+        }
+
+
+@dataclass(frozen=True)
+class BoundaryAlignment:
+    """How far maps of the predicted class are from their boundary variants, in ℓ2.
+
+    ``sm_bsm`` is ‖SM − BSM‖₂, between the gradient at the image and at the nearest boundary;
+    ``ig_big`` is ‖IG − BIG‖₂, between Integrated Gradients from black and from that boundary;
+    ``ig_agi`` is ‖IG − AGI‖₂. The closer, the better maps tell of the boundaries nearby. An image
+    without a boundary, or with no path of AGI to another class, has no value.
+
+    Parameters
+    ----------
+    search : BoundarySearch
+        How the nearest boundary is found, once for both variants.
+    steps : int
+        Points on the path from the boundary for BIG.
+    integrated_gradients : IntegratedGradients
+        What is compared with BIG and AGI.
+    agi : AdversarialGradientIntegration
+        The settings of AGI.
+
+    References
+    ----------
+    Wang et al., Robust Models Are More Interpretable Because Attributions Look Normal (ICLR 2022),
+    section 5.1.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> batch = Batch(images=torch.rand(3, 1, 2, 2), labels=torch.tensor([0, 1, 0]))
+    >>> measures = BoundaryAlignment()(model, batch)
+    >>> list(measures), measures["sm_bsm"].shape
+    (['sm_bsm', 'ig_big', 'ig_agi'], torch.Size([3]))
+    """
+
+    search: BoundarySearch = BoundarySearch()
+    steps: int = 20
+    integrated_gradients: IntegratedGradients = IntegratedGradients()
+    agi: AdversarialGradientIntegration = AdversarialGradientIntegration()
+
+    def __post_init__(self) -> None:
+        check_positive(self, "steps")
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Float64[Tensor, " n"]]:
+        """Return the three distances of each image, ``(N,)``."""
+        images = batch["images"]
+        with evaluating(model):
+            targets = resolve_targets(model, images, None)
+            saliency = Gradient()(model, images, targets)
+            ig = self.integrated_gradients(model, images, targets)
+            agi, reached = self.agi.with_found(model, images, targets)
+            boundary = self.search(model, images)
+            bsm, big = self._from_boundary(model, images, boundary.points, targets)
+        found = boundary.found
+        return {
+            **spread({"sm_bsm": map_distance(saliency, bsm)[found]}, found),
+            **spread({"ig_big": map_distance(ig, big)[found]}, found),
+            **spread({"ig_agi": map_distance(ig, agi)[reached]}, reached),
+        }
+
+    def _from_boundary(
+        self, model: nn.Module, images: Tensor, points: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return BSM and BIG of boundary points that are known."""
+        positions, weights = path_points("trapezoid", self.steps, images)
+        big = integrate(model, images, points, targets, positions, weights)
+        return Gradient()(model, points, targets), big

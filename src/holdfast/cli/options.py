@@ -1,0 +1,74 @@
+"""The words of a command: a verb's own options, and settings at dotted keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from holdfast.contracts import HoldfastError
+
+__all__ = ["make_parser", "split"]
+
+
+def make_parser(verb: str, function: Callable[..., None], example: str = "") -> ArgumentParser:
+    """Make the parser of a verb's own options, described by the verb's docstring."""
+    about = function.__doc__ or ""
+    if example:
+        about += (
+            " Any setting can be changed at its dotted key, numbers may be fractions such as 8/255:"
+            f" {example}"
+        )
+    parser = ArgumentParser(prog=f"holdfast {verb}", description=about, exit_on_error=False)
+    # Unlike the default, its own message says which option was meant.
+    parser.allow_abbrev = False
+    return parser
+
+
+def split(
+    parser: ArgumentParser, arguments: list[str], groups: tuple[str, ...] = ()
+) -> tuple[Namespace, dict[str, Any]] | None:
+    """Tell a verb's own options from settings at dotted keys; None after printing the help."""
+    if {"-h", "--help"} & set(arguments):
+        for group in groups:
+            parser.add_class_arguments(_group(group), group, as_group=False)
+        parser.print_help()
+        return None
+    known = {option for action in parser._actions for option in action.option_strings}
+    own: list[str] = []
+    settings: dict[str, Any] = {}
+    rest = iter(arguments)
+    for token in rest:
+        name, equals, value = token.partition("=")
+        if not name.startswith("--") or name in known:
+            own.append(token)
+            continue
+        if name == "--set":
+            name, equals, value = (value if equals else next(rest, "")).partition("=")
+        key = name.removeprefix("--")
+        if not groups or not key:
+            raise HoldfastError(f"{parser.prog} has no option {name or '--set'}")
+        if not equals:
+            value = next(rest, "")
+            if not value or value.startswith("--"):
+                raise HoldfastError(f"{name} needs a value")
+        settings[key] = yaml.safe_load(value)
+    return parser.parse_args(own), settings
+
+
+def _group(name: str) -> type[Any]:
+    from holdfast.audit import ROAR, Audit
+    from holdfast.data import ImageData
+    from holdfast.models import Architecture
+    from holdfast.training.recipe import OptimizerSettings
+
+    kinds: dict[str, type[Any]] = {
+        "data": ImageData,
+        "model": Architecture,
+        "optimizer": OptimizerSettings,
+        "audit": Audit,
+        "roar": ROAR,
+    }
+    return kinds[name]

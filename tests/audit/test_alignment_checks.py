@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch import nn
+
+from holdfast.adversarial import BoundarySearch
+from holdfast.attributions import (
+    AdversarialGradientIntegration,
+    BoundaryIntegratedGradients,
+    BoundarySaliency,
+    Gradient,
+    IntegratedGradients,
+)
+from holdfast.audit import BoundaryAlignment, ImageAlignment
+from holdfast.contracts import Batch, InputError
+
+SEARCH = BoundarySearch(steps=5, scout_steps=5, restarts=1, restart_steps=2)
+
+
+@pytest.fixture
+def batch(smooth_model):
+    torch.manual_seed(0)
+    images = torch.rand(5, 2, 5, 5, dtype=torch.float64)
+    return Batch(images=images, labels=torch.zeros(5, dtype=torch.long))  # not what is predicted
+
+
+def test_image_alignment_against_a_loop(smooth_model, batch):
+    measures = ImageAlignment()(smooth_model, batch)
+    for n, image in enumerate(batch["images"]):
+        x = image.clone().requires_grad_(True)
+        smooth_model(x[None]).max().backward()
+        product = (x.grad * image).sum().abs()
+        alignment = product / x.grad.square().sum().sqrt()
+        assert measures["alignment"][n].item() == pytest.approx(alignment.item())
+        cosine = alignment / image.square().sum().sqrt()
+        assert measures["cosine"][n].item() == pytest.approx(cosine.item())
+
+
+def test_image_alignment_where_there_is_nothing(smooth_model):
+    class Flat(nn.Module):
+        def forward(self, x):
+            return 0 * x.sum((1, 2, 3))[:, None] + torch.tensor([0.0, 1.0])
+
+    batch = Batch(images=torch.rand(2, 1, 3, 3), labels=torch.tensor([0, 1]))
+    assert {n: v.tolist() for n, v in ImageAlignment()(Flat(), batch).items()} == {
+        "alignment": [0, 0],
+        "cosine": [0, 0],
+    }
+    black = Batch(images=torch.zeros(1, 2, 5, 5).double(), labels=torch.tensor([0]))
+    assert ImageAlignment()(smooth_model, black)["cosine"].tolist() == [0]
+
+
+def test_boundary_alignment_is_the_distance_of_the_methods_maps(smooth_model, batch):
+    agi = AdversarialGradientIntegration(classes=2, steps=60)
+    check = BoundaryAlignment(SEARCH, steps=6, integrated_gradients=IntegratedGradients(8), agi=agi)
+    measures = check(smooth_model, batch)
+    images = batch["images"]
+    bsm, found = BoundarySaliency(SEARCH).with_found(smooth_model, images)
+    big, _ = BoundaryIntegratedGradients(SEARCH, steps=6).with_found(smooth_model, images)
+    agi_maps, reached = agi.with_found(smooth_model, images)
+    ig = IntegratedGradients(8)(smooth_model, images)
+    pairs = {
+        "sm_bsm": (Gradient()(smooth_model, images), bsm, found),
+        "ig_big": (ig, big, found),
+        "ig_agi": (ig, agi_maps, reached),
+    }
+    assert found.any()
+    for name, (first, second, known) in pairs.items():
+        expected = torch.linalg.vector_norm((first - second).flatten(1), dim=1)
+        assert torch.allclose(measures[name][known], expected[known]), name
+        assert measures[name][~known].isnan().all(), name
+
+
+def test_no_value_without_a_boundary():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return 0 * x.flatten(1)[:, :2] + torch.tensor([0.0, 1.0])
+
+    batch = Batch(images=torch.rand(2, 1, 3, 3), labels=torch.tensor([0, 1]))
+    measures = BoundaryAlignment(SEARCH)(Constant(), batch)
+    assert list(measures) == ["sm_bsm", "ig_big", "ig_agi"]
+    assert all(values.isnan().all() for values in measures.values())
+
+
+def test_leaves_the_model_as_it_was(stateful_model, untouched):
+    batch = Batch(images=torch.rand(2, 2, 5, 5), labels=torch.tensor([0, 1]))
+    with untouched(stateful_model):
+        BoundaryAlignment(SEARCH)(stateful_model, batch)
+        ImageAlignment()(stateful_model, batch)
+
+
+def test_refuses_no_steps(own_errors):
+    with pytest.raises(InputError, match="BoundaryAlignment.steps"):
+        BoundaryAlignment(steps=0)

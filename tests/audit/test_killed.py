@@ -1,0 +1,219 @@
+"""Audits that are killed, at any moment, end with the records of one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="forks, and kills without mercy"),
+]
+
+SHARDS = 40
+
+COMMON = """
+import json, os, signal, sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from holdfast.adversarial import PGD
+from holdfast.attributions import IntegratedGradients
+from holdfast.audit import Audit
+from holdfast.audit.devices import audit_on
+from holdfast.data import ImageData
+from holdfast.manipulation import TopK
+from holdfast.metrics import kendall_tau
+from holdfast.training import load
+
+AUDIT = Audit(
+    attacks={"pgd": PGD(eps=0.1, step_size=0.02, steps=20)},
+    manipulations={
+        "top_k/integrated_gradients": TopK(
+            IntegratedGradients(steps=8), k=20, eps=0.1, step_size=0.02, steps=20
+        )
+    },
+    k=20,
+    gallery=3,
+    shard=5,
+)
+DATA = partial(ImageData("digits", limit=200).load, "test")
+"""
+
+# Imports take longer than the audit: one process makes them, and each audit is a fork of it.
+NURSERY = (
+    COMMON
+    + """
+def dies_before(name):
+    \"\"\"Be killed when the file of this name is half written.\"\"\"
+    rename = Path.replace
+
+    def replace(self, target):
+        if Path(target).name == name:
+            os.truncate(self, self.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, target)
+
+    Path.replace = replace
+
+
+torch.set_num_threads(1)
+kendall_tau(torch.rand(1, 9), torch.rand(1, 9))  # compiled once for all
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            dies_before(asked["dies_before"])
+            AUDIT(load(asked["model"]), DATA(), asked["out"], progress=False)
+            status = 0
+        finally:
+            os._exit(status)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+)
+
+SHARED = (
+    COMMON
+    + """
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    audit_on(2, AUDIT, partial(load, sys.argv[1]), DATA, sys.argv[2], progress=False)
+"""
+)
+
+
+@dataclass
+class Nursery:
+    """Starts audits in processes of their own, and tells how they ended."""
+
+    process: subprocess.Popen[str]
+    model: Path
+
+    def start(self, out, dies_before=""):
+        asked = {"model": str(self.model), "out": str(out), "dies_before": dies_before}
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+    def ended(self):
+        """Wait, and return 0, or the number of the signal that ended it."""
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def nursery(digits_model) -> Iterator[Nursery]:
+    with subprocess.Popen(
+        [sys.executable, "-c", NURSERY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        yield Nursery(process, digits_model)
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nursery, tmp_path_factory):
+    """The folder of an audit that nobody killed, and how many seconds it took."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    nursery.start(out)
+    wait_for(out, shards=0)
+    begun = time.monotonic()
+    assert nursery.ended() == 0
+    assert len(contents(out)) == SHARDS + 2
+    return out, time.monotonic() - begun
+
+
+def wait_for(out, shards, alive=lambda: True):
+    """Return when the settings and so many shards are there."""
+    latest = time.monotonic() + 120
+    while not (out / "settings.yaml").exists() or len(list(out.glob("*.parquet"))) < shards:
+        assert alive()
+        assert time.monotonic() < latest, "the audit gets nowhere"
+        time.sleep(0.01)
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def whole_files(out):
+    """What is there by its final name; temporary files start with a dot."""
+    return {name: held for name, held in contents(out).items() if not name.startswith(".")}
+
+
+def read_as_records(out):
+    """How many shards a reader finds; all of them must be readable."""
+    return len([pq.ParquetFile(part).read() for part in out.glob("*.parquet")])
+
+
+def test_killed_at_ten_moments(nursery, undisturbed, tmp_path):
+    out, (expected, seconds) = tmp_path, undisturbed
+    draw = random.Random(0)
+    for begun in sorted(draw.sample(range(SHARDS - 3), 10)):
+        child = nursery.start(out)
+        wait_for(out, begun)
+        time.sleep(draw.uniform(0, seconds / SHARDS))
+        os.kill(child, signal.SIGKILL)
+        assert nursery.ended() == signal.SIGKILL
+        # Whatever is there is there as it must be.
+        assert begun <= read_as_records(out) < SHARDS
+        assert whole_files(out).items() <= contents(expected).items()
+    nursery.start(out)
+    assert nursery.ended() == 0
+    assert contents(out) == contents(expected)
+
+
+def test_killed_in_the_midst_of_writing(nursery, undisturbed, tmp_path):
+    expected = contents(undisturbed[0])
+    for number, name in enumerate(("settings.yaml", "part-00003.parquet", "gallery.safetensors")):
+        for _ in range(2):
+            nursery.start(tmp_path, dies_before=name)
+            assert nursery.ended() == signal.SIGKILL
+            # One torn file is left, also after the second time, and nobody takes it for a whole.
+            torn = [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+            assert [path.name.startswith(f".{name}.") for path in torn] == [True]
+            assert 0 < torn[0].stat().st_size < len(expected[name])
+            assert not (tmp_path / name).exists()
+            assert whole_files(tmp_path).items() <= expected.items()
+            assert read_as_records(tmp_path) == (0, 3, SHARDS)[number]
+    nursery.start(tmp_path)
+    assert nursery.ended() == 0
+    assert contents(tmp_path) == expected
+
+
+def test_two_processes_whose_parent_is_gone_end(nursery, undisturbed, digits_model, tmp_path):
+    script, out = tmp_path / "shared.py", tmp_path / "audit"
+    script.write_text(SHARED)
+    out.mkdir()
+    for mercy, wanted in ((signal.SIGKILL, 3), (signal.SIGINT, 9)):
+        with subprocess.Popen(
+            [sys.executable, str(script), str(digits_model), str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        ) as parent:
+            wait_for(out, wanted, alive=lambda: parent.poll() is None)
+            parent.send_signal(mercy)
+            # Its children have its standard output: it closes when the last of them is gone.
+            parent.communicate(timeout=20)
+        assert parent.returncode == -mercy
+        assert read_as_records(out) < SHARDS
+        assert whole_files(out).items() <= contents(undisturbed[0]).items()
+    nursery.start(out)
+    assert nursery.ended() == 0
+    assert contents(out) == contents(undisturbed[0])

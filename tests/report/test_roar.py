@@ -1,0 +1,92 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from holdfast.contracts import InputError
+from holdfast.report import roar_curves, roar_table
+
+ACCURACY = {
+    ("none", 0.0): [0.98, 0.96],
+    ("ig", 0.2): [0.9, 0.8],
+    ("ig", 0.8): [0.3, 0.5],
+    ("random", 0.2): [0.95, 0.95],
+    ("random", 0.8): [0.7, 0.8],
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [
+        {"attribution": name, "share": share, "repeat": repeat, "accuracy": accuracy}
+        for (name, share), values in ACCURACY.items()
+        for repeat, accuracy in enumerate(values)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "roar.parquet")
+    return tmp_path
+
+
+def keep(folder, *names):
+    rows = pq.ParquetFile(folder / "roar.parquet").read().to_pylist()
+    rows = [row for row in rows if row["attribution"] in names]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "roar.parquet")
+
+
+def printed(table):
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.split("  ") for line in captured.get().splitlines()]
+
+
+def test_curves_are_means_and_bands_reach_from_lowest_to_highest(folder):
+    axes = roar_curves(folder).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["ig", "random"]
+    np.testing.assert_allclose(lines["ig"].get_xdata(), [0, 20, 80])
+    np.testing.assert_allclose(lines["ig"].get_ydata(), [97, 85, 40])
+    assert lines["random"].get_linestyle() == "--"
+    assert lines["ig"].get_linestyle() == "-"
+    band = axes.collections[0].get_paths()[0].vertices
+    ends = {x: band[band[:, 0] == x, 1] for x in (0.0, 20.0, 80.0)}
+    for x, (low, high) in {0.0: (96, 98), 20.0: (80, 90), 80.0: (30, 50)}.items():
+        assert (ends[x].min(), ends[x].max()) == pytest.approx((low, high))
+
+
+def test_table_has_means_and_deviations(folder):
+    head, ig, chance = printed(roar_table(folder))
+    assert [cell.strip() for cell in head if cell.strip()] == [
+        "pixels removed",
+        "0 %",
+        "20 %",
+        "80 %",
+    ]
+    values = [cell.strip() for cell in ig if cell.strip()]
+    assert values == ["ig", "97.0 ± 1.4", "85.0 ± 7.1", "40.0 ± 14.1"]
+    assert [cell.strip() for cell in chance if cell.strip()][2] == "95.0 ± 0.0"
+
+
+def test_what_is_not_done_yet_is_left_open(folder):
+    keep(folder, "none")
+    assert len(roar_curves(folder).axes[0].lines) == 0
+    assert [cell.strip() for cell in printed(roar_table(folder))[1] if cell.strip()] == [
+        "none",
+        "97.0 ± 1.4",
+    ]
+
+
+def test_eight_attributions_are_told_apart(tmp_path):
+    names = [*"abcdefgh", "random"]
+    rows = [{"attribution": n, "share": 0.5, "repeat": 0, "accuracy": 0.5} for n in names]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "roar.parquet")
+    figure = roar_curves(tmp_path)
+    figure.draw_without_rendering()
+    looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len(looks) == 9
+
+
+@pytest.mark.parametrize("read", [roar_curves, roar_table])
+def test_a_folder_without_results(read, tmp_path):
+    with pytest.raises(InputError, match=r"a folder of ROAR's results, with roar\.parquet"):
+        read(tmp_path)
