@@ -57,7 +57,11 @@ SCALES = {
             "data.size": 32,
             "data.balance": None,
             "data.augmentation": {"flip": True},
-            "model": {"name": "wide_resnet", "options": {"depth": 10}, "standardize": True},
+            "model": {
+                "name": "wide_resnet",
+                "options": {"depth": 10, "width": 1},
+                "standardize": True,
+            },
             "optimizer": {"name": "adam", "lr": 0.002},
             "batch_size": 16,
             "trainer": {"max_steps": 400},

@@ -267,6 +267,17 @@ def test_refuses_to_mix_audits(model, data, tmp_path):
         AUDIT(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)), data, tmp_path, progress=False)
 
 
+def test_goes_on_with_an_audit_from_before_a_setting_was_there(model, data, tmp_path):
+    records = AUDIT(model, data, tmp_path, progress=False)
+    file = tmp_path / "settings.yaml"
+    settings = yaml.safe_load(file.read_text())
+    del settings["checks"], settings["worst"]
+    file.write_text(yaml.safe_dump(settings))
+    assert AUDIT(model, data, tmp_path, progress=False).equals(records)
+    with pytest.raises(HoldfastError, match=r"other settings \(worst\)"):
+        dataclasses.replace(AUDIT, worst=1)(model, data, tmp_path, progress=False)
+
+
 def test_leaves_model_and_generators_as_they_were(data, tmp_path, untouched):
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3, 2),

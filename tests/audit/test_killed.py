@@ -90,6 +90,8 @@ SHARED = (
     COMMON
     + """
 if __name__ == "__main__":
+    # What a shell starts in the background ignores SIGINT, and so do its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     audit_on(2, AUDIT, partial(load, sys.argv[1]), DATA, sys.argv[2], progress=False)
 """
@@ -210,7 +212,7 @@ def test_two_processes_whose_parent_is_gone_end(nursery, undisturbed, digits_mod
             wait_for(out, wanted, alive=lambda: parent.poll() is None)
             parent.send_signal(mercy)
             # Its children have its standard output: it closes when the last of them is gone.
-            parent.communicate(timeout=20)
+            parent.communicate(timeout=60)
         assert parent.returncode == -mercy
         assert read_as_records(out) < SHARDS
         assert whole_files(out).items() <= contents(undisturbed[0]).items()

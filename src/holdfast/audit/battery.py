@@ -301,7 +301,9 @@ class Audit:
             with whole(file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         # What stands there is read back in any case: another process may have been first.
-        begun = yaml.safe_load(file.read_text(encoding="utf-8"))
+        # A setting that an older Holdfast did not have yet was what it is by default.
+        older = to_settings(type(self)())["init_args"]
+        begun = older | yaml.safe_load(file.read_text(encoding="utf-8"))
         differ = [key for key, value in settings.items() if begun.get(key) != value]
         if differ:
             raise HoldfastError(

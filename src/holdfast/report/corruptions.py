@@ -76,7 +76,7 @@ def corruption_sections(runs: Sequence[AuditedRun], table: Table) -> list[Sectio
             "Common corruptions",
             "How often each model is right when images are corrupted.",
             sheets=(_by_kind(put, table, kinds),),
-            heat=_matrix(put, table, kinds, severities) if severities else None,
+            heat=_matrix(put, table, kinds, severities) if len(severities) > 1 else None,
             plots=tuple(plot_of(curve) for curve in curves),
             plots_note=(
                 "Mean over the corruptions at each severity; severity 0 is the clean image. Bands "
