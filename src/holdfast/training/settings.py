@@ -166,7 +166,7 @@ def _method(name: str, kind: Any, settings: Any) -> Any:
 
 
 def _called_with(method: Any) -> list[str]:
-    """Name the positional arguments of a method's call, by which the four shapes are told apart."""
+    """Name the positional arguments of a method's call, by which the shapes are told apart."""
     call = getattr(method, "__call__", None)  # noqa: B004 - the signature is what is wanted
     if not (inspect.isfunction(call) or inspect.ismethod(call)):
         return []
