@@ -1,3 +1,4 @@
+import pickle
 import sys
 
 import pytest
@@ -77,6 +78,15 @@ def test_a_run_is_audited_as_its_recipe_says(run):
     assert (job.audit.explained, job.audit.k, len(job.load_data())) == (3, 9, 5)
     assert str(job.folder) == "run"
     assert job.load_model().origin == "run"
+
+
+def test_model_and_data_are_loaded_once_in_each_process(run):
+    job = assign("run")
+    for load in (job.load_model, job.load_data):
+        assert load() is load()
+        elsewhere = pickle.loads(pickle.dumps(load))  # as it comes to another process
+        assert elsewhere() is elsewhere()
+        assert elsewhere() is not load()
 
 
 def test_a_run_whose_recipe_says_nothing_of_an_audit(run, here):

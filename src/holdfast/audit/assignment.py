@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,13 @@ package.module:function and no network of torchvision
     run = Path(subject).is_dir()
     _check_keys(overrides, ("data", "audit") if run else ("data", "audit", "model"))
     settings = _settings(subject, run, data, overrides)
-    load_data = partial(build(ImageData, settings["data"]).load, "test")
+    load_data = _Once(partial(build(ImageData, settings["data"]).load, "test"))
     images = load_data()
     if run:
-        load_model: Callable[[], nn.Module] = partial(load, subject)
+        load_model = _Once(partial(load, subject))
     else:
-        load_model = partial(_made, _architecture(subject, settings.get("model", {}), images))
+        architecture = _architecture(subject, settings.get("model", {}), images)
+        load_model = _Once(partial(_made, architecture))
     model = load_model()
     _check_fit(model, images, subject)
 
@@ -117,6 +118,23 @@ package.module:function and no network of torchvision
         audit = build(Audit, tree["audit"])
     folder = Path(subject) if run else Path("runs") / subject.replace(":", ".")
     return Assignment(load_model, load_data, audit, Path(out) if out else folder)
+
+
+class _Once:
+    """Loads when first called, and again only in another process: sent there, it is empty."""
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+
+    def __call__(self) -> Any:
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> Any:
+        return self._load()
+
+    def __reduce__(self) -> tuple[type[_Once], tuple[Callable[[], Any]]]:
+        return _Once, (self._load,)
 
 
 def _check_keys(overrides: Mapping[str, Any], groups: tuple[str, ...]) -> None:

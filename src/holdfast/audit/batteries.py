@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
 from holdfast.adversarial import APGD, PGD, SPSA, Norm, Spatial, Square, Transfer
@@ -34,6 +33,7 @@ from holdfast.audit.battery import Audit
 from holdfast.audit.faithfulness import Deletion, Insertion
 from holdfast.audit.localization_checks import Localization, WeaklySupervisedLocalization
 from holdfast.audit.map_checks import Faithfulness, Likeness
+from holdfast.audit.repeatable import device_of
 from holdfast.audit.trust_check import Trustworthiness
 from holdfast.contracts import Attack, Attribution, Check, HoldfastError, Manipulation
 from holdfast.data import ImageDataset
@@ -351,9 +351,8 @@ def _grad_cam(data: ImageDataset, model: nn.Module | None) -> _Methods:
     """Return Grad-CAM if the model has feature maps for it."""
     if model is None:
         return {}
-    where = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
-        GradCAM()(model, data.batch([0])["images"].to(where))
+        GradCAM()(model, data.batch([0])["images"].to(device_of(model)))
     except HoldfastError:
         return {}
     return {"grad_cam": GradCAM()}

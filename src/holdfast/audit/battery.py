@@ -16,6 +16,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
+from holdfast.adversarial.accuracy import right as is_right
 from holdfast.attributions import IntegratedGradients
 from holdfast.audit.gallery import correct_images, gallery, worst_cases
 from holdfast.audit.map_checks import similarities
@@ -27,7 +28,6 @@ from holdfast.contracts import (
     HoldfastError,
     InputError,
     Manipulation,
-    check_labels,
     check_positive,
 )
 from holdfast.data import ImageDataset
@@ -317,9 +317,7 @@ _VERSIONS = ("holdfast", "torch", "torchvision", "numpy")
 
 def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
-        logits = model(images)
-    check_labels(labels, len(images), logits.shape[1])
-    return logits.argmax(1) == labels
+        return is_right(model(images), labels)
 
 
 def _read(parts: list[Path]) -> pa.Table:

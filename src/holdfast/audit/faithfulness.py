@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
 from holdfast.attributions.target import resolve_targets, select_output
+from holdfast.audit.removal import check_maps, rank_pixels
 from holdfast.contracts import InputError, check_images, check_positive, chunks, default_chunk
-from holdfast.metrics import pixel_scores
-from holdfast.metrics.scores import check_finite
 from holdfast.models import evaluating
 
 __all__ = ["Deletion", "Insertion"]
@@ -180,10 +179,9 @@ def _curve(
 ) -> Float64[Tensor, "n s"]:
     """Go from the first of ``ends`` to the second, and watch the probability of the class."""
     check_images(images)
-    _check_maps(maps, images)
+    check_maps(maps, images)
+    ranks = rank_pixels(maps.detach())[:, None].to(images.device)
     counts = _counts(method.steps, maps)
-    ranks = pixel_scores(maps.detach()).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    ranks = ranks.view(-1, 1, *images.shape[2:]).to(images.device)
     curves = []
     with evaluating(model), torch.no_grad():
         targets = resolve_targets(model, images, targets, method.chunk)
@@ -199,14 +197,6 @@ def _curve(
             ]
             curves.append(torch.stack(steps, dim=1).double())
     return torch.cat(curves)
-
-
-def _check_maps(maps: Tensor, images: Tensor) -> None:
-    count, _, height, width = images.shape
-    if maps.ndim != 4 or (len(maps), *maps.shape[2:]) != (count, height, width):
-        expected = f"shape ({count}, C, {height}, {width})"
-        raise InputError("maps", f"shape {tuple(maps.shape)}", expected)
-    check_finite(maps, "maps")
 
 
 def _counts(steps: int, maps: Tensor) -> Int[Tensor, " s"]:

@@ -23,6 +23,7 @@ from holdfast.metrics.scores import check_finite
 
 __all__ = [
     "SHARD",
+    "check_maps",
     "fill_first",
     "mean_colour",
     "rank_by_chance",
@@ -70,15 +71,31 @@ def remove_pixels(
     tensor([[[[0.1000, 1.0000, 1.0000, 0.4000]]]])
     """
     check_images(images)
-    count, channels, height, width = images.shape
-    if maps.ndim != 4 or (len(maps), *maps.shape[2:]) != (count, height, width):
-        expected = f"shape ({count}, C, {height}, {width})"
-        raise InputError("maps", f"shape {tuple(maps.shape)}", expected)
+    check_maps(maps, images)
+    channels = images.shape[1]
     if not 0 <= share <= 1:
         raise InputError("share", share, "a number from 0 to 1")
     if fill.shape != (channels,):
         raise InputError("fill", f"shape {tuple(fill.shape)}", f"shape ({channels},)")
     return fill_first(images, rank_pixels(maps), share, fill)
+
+
+def check_maps(maps: Tensor, images: Tensor) -> None:
+    """Refuse maps that are not one of each image, of its height and width.
+
+    Raises
+    ------
+    InputError
+        Names ``maps``.
+
+    Examples
+    --------
+    >>> check_maps(torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 4, 4))
+    """
+    count, _, height, width = images.shape
+    if maps.ndim != 4 or (len(maps), *maps.shape[2:]) != (count, height, width):
+        expected = f"shape ({count}, C, {height}, {width})"
+        raise InputError("maps", f"shape {tuple(maps.shape)}", expected)
 
 
 def rank_pixels(maps: Float[Tensor, "n c h w"]) -> Int[Tensor, "n h w"]:

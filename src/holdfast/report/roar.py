@@ -12,11 +12,12 @@ from rich.table import Table
 
 from holdfast.contracts import InputError
 from holdfast.plot import INK, QUIET
+from holdfast.report.curves import COLOURS
 from holdfast.report.wording import percent
 
 __all__ = ["roar_curves", "roar_table"]
 
-COLOURS = ("#0f6b70", "#c2571a", "#5b4fa2", "#a3296b", "#8a6d00", "#2f79b5")
+# One more than there are colours, so that pairs of both repeat late.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
