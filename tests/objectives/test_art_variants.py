@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -73,6 +75,29 @@ def test_alignment_equals_the_naive_computation(
     assert ours["cross_entropy"].item() == pytest.approx(cross_entropy.item(), rel=1e-9)
     assert ours["alignment"].item() == pytest.approx(alignment.item(), rel=1e-9)
     same_gradients(smooth_model, ours["loss"], cross_entropy + 0.7 * alignment)
+
+
+@pytest.mark.parametrize(
+    ("objective", "term"),
+    [
+        (GradientStability(), "change"),
+        (InputAlignment(distance="cosine"), "alignment"),
+        (InputAlignment(distance="l2"), "alignment"),
+    ],
+    ids=repr,
+)
+def test_inner_attack_does_not_lower_its_own_objective(
+    smooth_model, images, labels, objective, term
+):
+    found = []
+    for steps in (0, 1, 3, 6):  # all from the same start
+        attack = PGD(eps=0.1, step_size=0.01, steps=steps, seed=0)
+        terms = replace(objective, attack=attack)(
+            smooth_model, {"images": images, "labels": labels}
+        )
+        found.append(terms[term].item())
+    assert found == sorted(found)
+    assert found[-1] > found[0]
 
 
 def test_run_through_the_surrogate():
