@@ -1,12 +1,13 @@
 """Nearest decision boundaries: Holdfast's search beside the published pipeline, in one run.
 
-    python benchmarks/boundary.py --mnist PATH --cifar PATH
+    python benchmarks/boundary.py --mnist PATH --cifar PATH [--cifar-run RUN]
 
 ``PATH`` is a folder or file of Parquet, or a name on the hub, as `holdfast.data.ImageData` takes
-it. A network is trained briefly on each; then all methods search around the same test images that
-it classifies correctly. The published pipeline (Wang et al., ICLR 2022, appendix B.2) runs through
-foolbox, which is needed here alone: PGD in ℓ2 at each of a list of ε, then Carlini-Wagner, and of
-all points the nearest. Foolbox's own DDN is there for comparison.
+it. A network is trained briefly on each, or RUN, a run of ``holdfast train``, taken for CIFAR-10;
+then all methods search around the same test images that it classifies correctly. The published
+pipeline (Wang et al., ICLR 2022, appendix B.2) runs through foolbox, which is needed here alone:
+PGD in ℓ2 at each of a list of ε, then Carlini-Wagner, and of all points the nearest. Foolbox's own
+DDN is there for comparison.
 
 The pipeline's step sizes are the published ones where there are any, for CIFAR-10; ``--generous``
 takes longer ones there, with which it comes a little nearer.
@@ -26,6 +27,7 @@ from torch.nn import functional as F
 from holdfast.adversarial import BoundarySearch
 from holdfast.data import ImageData
 from holdfast.models import cifar_resnet10, mnist_cnn
+from holdfast.training import load
 
 try:
     import foolbox
@@ -56,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", help="where MNIST is")
     parser.add_argument("--cifar", help="where CIFAR-10 is")
+    parser.add_argument("--cifar-run", help="a model that was trained on it, instead of a new one")
     parser.add_argument("--images", type=int, default=64, help="test images of each")
     parser.add_argument("--train", type=int, help="train on at most so many images")
     parser.add_argument("--epochs", type=int, default=1)
@@ -67,43 +70,42 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.mnist:
-        compare("MNIST CNN", arguments.mnist, mnist_cnn, MNIST, arguments)
+        model = train(mnist_cnn, arguments.mnist, arguments)
+        compare("MNIST CNN", model, arguments.mnist, MNIST, arguments.images)
     if arguments.cifar:
         settings = GENEROUS if arguments.generous else CIFAR
-        compare("CIFAR ResNet-10", arguments.cifar, cifar_resnet10, settings, arguments)
+        if arguments.cifar_run:
+            title, model = arguments.cifar_run, load(arguments.cifar_run).to(device())
+        else:
+            title, model = "CIFAR ResNet-10", train(cifar_resnet10, arguments.cifar, arguments)
+        compare(title, model, arguments.cifar, settings, arguments.images)
 
 
-def compare(
-    title: str,
-    path: str,
-    build: Callable[[], nn.Module],
-    settings: Pipeline,
-    arguments: argparse.Namespace,
-) -> None:
-    torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = train(build().to(device), ImageData(path, limit=arguments.train), arguments.epochs)
-    images, labels = correct(model, ImageData(path), arguments.images)
+def compare(title: str, model: nn.Module, path: str, settings: Pipeline, count: int) -> None:
+    model.eval().requires_grad_(False)  # No method here needs gradients of weights.
+    images, labels, right = correct(model, ImageData(path), count)
     methods: dict[str, Callable[[], Tensor]] = {
         "published pipeline": lambda: pipeline(model, images, labels, settings),
         f"foolbox DDN, {STEPS} steps": lambda: ddn(model, images, labels),
         "Holdfast": lambda: BoundarySearch()(model, images, labels).points,
         "Holdfast, thorough": lambda: THOROUGH(model, images, labels).points,
     }
-    print(f"\n{title}: {len(images)} images that it classifies correctly")
-    print(f"{'':24} success  mean ℓ2  ratio  time, share")
+    print(f"\n{title}: {len(images)} images that it classifies correctly, as {right:.1%} of all")
+    print(f"{'':24} success  mean ℓ2  ratio  median ratio  time, share")
     base = None
     for name, search in methods.items():
         search_time, points = clock(search)
         length = (points - images).flatten(1).norm(dim=1)
         with torch.no_grad():
             changed = model(points).argmax(1) != labels
-        # Means are over the images where the pipeline succeeds, the nearer ones if not all.
-        base = base or (search_time, changed, length[changed].mean())
-        compared = length[base[1] & changed].mean()
+        # Lengths are compared where both succeed: for the pipeline, its nearer images if not all.
+        base = base or (search_time, changed, length)
+        both = base[1] & changed
+        compared, published = length[both], base[2][both]
         print(
-            f"{name:24} {changed.float().mean():7.1%}  {compared:7.4f}"
-            f"  {compared / base[2]:5.3f}  {search_time / base[0]:11.4f}",
+            f"{name:24} {changed.float().mean():7.1%}  {compared.mean():7.4f}"
+            f"  {compared.mean() / published.mean():5.3f}  {(compared / published).median():12.3f}"
+            f"  {search_time / base[0]:11.4f}",
             flush=True,
         )
 
@@ -136,10 +138,12 @@ def ddn(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return foolbox.attacks.DDNAttack(steps=STEPS)(wrapped, images, labels, epsilons=None)[1]
 
 
-def train(model: nn.Module, data: ImageData, epochs: int) -> nn.Module:
-    """Train with Adam, and freeze: no method here needs gradients of weights."""
-    images = data.load("train")
-    device = next(model.parameters()).device
+def train(build: Callable[[], nn.Module], path: str, arguments: argparse.Namespace) -> nn.Module:
+    """Train a new network with Adam."""
+    torch.manual_seed(0)
+    model = build().to(device())
+    images = ImageData(path, limit=arguments.train).load("train")
+    epochs = arguments.epochs
     steps = epochs * (len(images) // 64)
     optimizer = torch.optim.Adam(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
@@ -148,23 +152,29 @@ def train(model: nn.Module, data: ImageData, epochs: int) -> nn.Module:
             order = torch.randperm(len(images))
         place = 64 * (step % (steps // epochs))
         batch = images.batch(order[place : place + 64])
-        logits = model(batch["images"].to(device))
+        logits = model(batch["images"].to(device()))
         optimizer.zero_grad()
-        F.cross_entropy(logits, batch["labels"].to(device)).backward()
+        F.cross_entropy(logits, batch["labels"].to(device())).backward()
         optimizer.step()
         schedule.step()
-    return model.eval().requires_grad_(False)
+    return model
 
 
-def correct(model: nn.Module, data: ImageData, count: int) -> tuple[Tensor, Tensor]:
-    """Return the first ``count`` test images that the model classifies correctly."""
-    device = next(model.parameters()).device
+def correct(model: nn.Module, data: ImageData, count: int) -> tuple[Tensor, Tensor, float]:
+    """Return the first ``count`` test images that the model classifies correctly, and its accuracy.
+
+    The accuracy is that on the images that were looked at.
+    """
     test = data.load("test")
-    batch = test.batch(range(min(len(test), 8 * count)))
-    images, labels = batch["images"].to(device), batch["labels"].to(device)
+    batch = test.batch(range(min(len(test), max(1000, 8 * count))))
+    images, labels = batch["images"].to(device()), batch["labels"].to(device())
     with torch.no_grad():
         right = torch.cat([model(part).argmax(1) for part in images.split(256)]) == labels
-    return images[right][:count], labels[right][:count]
+    return images[right][:count], labels[right][:count], float(right.float().mean())
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def clock(search: Callable[[], Tensor]) -> tuple[float, Tensor]:

@@ -1,10 +1,9 @@
 """The gallery of the documentation: real images, every method, a natural and a robust model.
 
 Draws a picture whose rows are images, each explained for a natural and for a robust model, with all
-methods of `holdfast.attributions.METHODS` that apply to both (BSG with 15 noisy copies). The images
-are the first test images, of different classes, that both models classify rightly; where there are
-too few, that one of them does. Beside each stand what the model says and its confidence, red where
-it is wrong.
+methods of `holdfast.attributions.METHODS` that apply to both. The images are the first test images,
+of different classes, that both models classify rightly; where there are too few, that one of them
+does. Beside each stand what the model says and its confidence, red where it is wrong.
 
     python benchmarks/gallery.py --data path/to/mnist --natural runs/mnist/natural \
         --robust runs/mnist/art --out docs/images/gallery-mnist.png
@@ -23,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from holdfast import plot
-from holdfast.attributions import METHODS, BoundarySmoothGrad
+from holdfast.attributions import METHODS
 from holdfast.contracts import InputError
 from holdfast.data import ImageData, ImageDataset
 from holdfast.training import load
@@ -45,8 +44,6 @@ TITLES = {
     "boundary_deep_lift": "boundary DeepLIFT",
     "agi": "AGI",
 }
-# Its search sees all noisy copies at every step: with the default 50, it is most of the work.
-DRAWN = METHODS | {"bsg": BoundarySmoothGrad(samples=15)}
 Maps = dict[str, dict[str, Tensor]]
 
 
@@ -95,7 +92,7 @@ def choose(data: ImageDataset, models: list[nn.Module], count: int) -> tuple[Ten
 def explain(models: dict[str, nn.Module], images: Tensor) -> Maps:
     """Explain the predictions of each model by all methods that apply to it."""
     maps: Maps = {model: {} for model in models}
-    for name, method in DRAWN.items():
+    for name, method in METHODS.items():
         try:
             found = {key: method(model, images) for key, model in models.items()}
         except InputError:
@@ -162,7 +159,7 @@ def label(cell: Axes, model: str, said: str, truth: str) -> None:
     )
 
 
-def save(figure: Figure, out: Path, limit: int = 400_000) -> None:
+def save(figure: Figure, out: Path, limit: int = 800_000) -> None:
     """Save as PNG of 256 colours, as finely as stays below the limit in bytes."""
     out.parent.mkdir(parents=True, exist_ok=True)
     for dpi in (110, 95, 80, 65):

@@ -105,6 +105,12 @@ def test_default_chunk_shrinks_with_the_work():
     assert default_chunk(large, copies=10_000) == 1
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 224, 224)])
+def test_the_cpu_takes_no_more_images_than_an_accelerator(shape):
+    here, there = torch.zeros(1, *shape), torch.zeros(1, *shape, device="meta")
+    assert default_chunk(here) <= default_chunk(there)
+
+
 class TestGenerators:
     def test_depend_on_seed_and_content_only(self):
         images = torch.rand(5, 1, 4, 4)

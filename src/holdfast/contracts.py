@@ -261,7 +261,9 @@ def check_positive(owner: object, *fields: str, zero: bool = False) -> None:
 def default_chunk(images: Tensor, copies: int = 1) -> int:
     """How many images a method takes at a time when it is not told.
 
-    Sized so that 64 feature maps of every image and copy stay near one gigabyte of float32.
+    On an accelerator the feature maps must fit its memory: 64 of them for every image and copy stay
+    near one gigabyte of float32. On the CPU the cache is what counts: 64 colour images of 32×32 or
+    64×64 pixels at a time, or 20 of 224×224, were measured to be faster than many more.
 
     Parameters
     ----------
@@ -270,8 +272,13 @@ def default_chunk(images: Tensor, copies: int = 1) -> int:
     copies : int
         How many inputs the model sees for each image (path points, noisy samples).
     """
-    pixels = images.shape[-1] * images.shape[-2]
-    return max(1, min(256, 2**22 // pixels) // copies)
+    channels, height, width = images.shape[-3:]
+    if images.device.type == "cpu":
+        values = channels * height * width
+        size = max(200_000 // values, min(64, 3_000_000 // values))
+    else:
+        size = 2**22 // (height * width)
+    return max(1, min(256, size) // copies)
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

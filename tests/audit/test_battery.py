@@ -1,5 +1,6 @@
 import dataclasses
 
+import captum.attr
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +11,7 @@ from scipy import stats
 from torch import nn
 
 from holdfast.adversarial import APGD, PGD
-from holdfast.attributions import Gradient, IntegratedGradients
+from holdfast.attributions import Gradient, IntegratedGradients, from_captum
 from holdfast.audit import (
     Audit,
     BoundaryAlignment,
@@ -25,7 +26,7 @@ from holdfast.audit import (
 )
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.data import ImageData
-from holdfast.manipulation import TopK
+from holdfast.manipulation import RandomSign, TopK
 from holdfast.models import Architecture
 from holdfast.training import load, save
 from holdfast.training.recipe import build
@@ -64,6 +65,29 @@ def model():
 def values(records, check, measure):
     rows = records.to_pylist()
     return {r["index"]: r["value"] for r in rows if r["check"] == check and r["measure"] == measure}
+
+
+def all_equal(model, images, targets=None, *, create_graph=False):
+    return torch.ones_like(images)
+
+
+@pytest.mark.parametrize(
+    "attribution",
+    [
+        from_captum(captum.attr.Occlusion, sliding_window_shapes=(1, 8, 8)),
+        IntegratedGradients(steps=2, baseline=torch.full((1, 16, 16), 0.5)),
+        all_equal,
+    ],
+    ids=["captum", "baseline image", "function"],
+)
+def test_any_attribution_is_audited_and_told_from_others(attribution, model, data, tmp_path):
+    audit = dataclasses.replace(AUDIT, manipulations={"r": RandomSign(attribution, eps=0.1)})
+    records = audit(model, data, tmp_path, progress=False)
+    assert values(records, "r", "preserved")
+    assert audit(model, data, tmp_path, progress=False).equals(records)
+    other = dataclasses.replace(AUDIT, manipulations={"r": RandomSign(IG, eps=0.1)})
+    with pytest.raises(HoldfastError, match=r"other settings \(manipulations\)"):
+        other(model, data, tmp_path, progress=False)
 
 
 def test_records_equal_independent_measurements(model, data, tmp_path):

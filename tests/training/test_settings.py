@@ -1,3 +1,4 @@
+import captum.attr
 import pytest
 import torch
 import yaml
@@ -5,9 +6,11 @@ from torch import nn
 
 from holdfast import adversarial, objectives
 from holdfast.adversarial import PGD, Transfer
+from holdfast.attributions import IntegratedGradients, from_captum
 from holdfast.audit import Audit
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.data import Augmentation, ImageData
+from holdfast.manipulation import RandomSign
 from holdfast.models import Architecture
 from holdfast.objectives import (
     ART,
@@ -187,6 +190,59 @@ class TestTrainedModels:
             HoldfastError, match=r"no Flatten that is in memory alone: save it with"
         ):
             to_settings(DefensiveDistillation(nn.Flatten()))
+
+
+class TestWhatIsNotPlain:
+    def test_a_class_of_captum_round_trips_by_its_path(self):
+        occlusion = from_captum(captum.attr.Occlusion, sliding_window_shapes=(1, 4, 4))
+        attack = RandomSign(occlusion, eps=0.1)
+        settings = yaml.safe_load(yaml.safe_dump(to_settings(attack)))
+        again = build(RandomSign, settings["init_args"])
+        images = torch.rand(2, 1, 8, 8)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        assert torch.equal(again.attribution(model, images), occlusion(model, images))
+
+    def test_a_class_of_captum_by_its_public_path(self):
+        made = build(
+            RandomSign,
+            {
+                "attribution": {"class_path": "FromCaptum", "init_args": {"method": SALIENCY}},
+                "eps": 1,
+            },
+        )
+        assert made.attribution == from_captum(captum.attr.Saliency)
+
+    @pytest.mark.parametrize("method", ["captum.attr.Nope", "torch.nn.Linear", 3])
+    def test_no_class_of_captum(self, method):
+        settings = {"class_path": "FromCaptum", "init_args": {"method": method}}
+        with pytest.raises(InputError, match="method"):
+            build(RandomSign, {"attribution": settings, "eps": 1})
+
+    def test_a_function_by_its_path(self):
+        settings = to_settings(RandomSign(_constant, eps=0.1))["init_args"]
+        assert settings["attribution"] == f"{__name__}._constant"
+
+    def test_tensors_are_told_apart(self):
+        def baseline(values):
+            settings = to_settings(IntegratedGradients(baseline=values))["init_args"]["baseline"]
+            return yaml.safe_load(yaml.safe_dump(settings))
+
+        zeros = torch.zeros(1, 2, 2)
+        assert baseline(zeros) == baseline(zeros.clone())
+        assert baseline(zeros) != baseline(zeros + 0.5)
+        assert baseline(zeros) != baseline(torch.zeros(1, 4, 1))
+
+    def test_refuses_what_it_cannot_write(self):
+        with pytest.raises(HoldfastError, match="settings can hold no object"):
+            to_settings({"a": [object()]})
+
+
+SALIENCY = "captum.attr.Saliency"
+
+
+def _constant(model, images, targets=None, *, create_graph=False):
+    return torch.ones_like(images)
 
 
 class TestOptionalParts:

@@ -15,7 +15,7 @@ from holdfast.attributions.cam import (
     GuidedGradCAM,
     GuidedGradCAMPlusPlus,
 )
-from holdfast.attributions.captum_bridge import as_captum, from_captum
+from holdfast.attributions.captum_bridge import FromCaptum, as_captum, from_captum
 from holdfast.attributions.deep_lift import DeepLIFT, deep_lift
 from holdfast.attributions.gradient import Gradient, InputXGradient, input_gradient
 from holdfast.attributions.guided import GuidedBackprop
@@ -34,6 +34,7 @@ __all__ = [
     "BoundarySaliency",
     "BoundarySmoothGrad",
     "DeepLIFT",
+    "FromCaptum",
     "GradCAM",
     "GradCAMPlusPlus",
     "Gradient",

@@ -210,8 +210,9 @@ class BoundarySmoothGrad:
     Parameters
     ----------
     search : BoundarySearch
-        How x′ is found. Without a ``chunk``, it takes so many images at a time that their noisy
-        copies fit.
+        How x′ is found; by default in half the steps of `BoundarySearch`, which are enough for a
+        smoothed boundary and each see all noisy copies. Without a ``chunk``, it takes so many
+        images at a time that their noisy copies fit.
     samples : int
         Number m of noisy copies.
     noise : float
@@ -239,7 +240,7 @@ class BoundarySmoothGrad:
     True
     """
 
-    search: BoundarySearch = BoundarySearch()
+    search: BoundarySearch = BoundarySearch(steps=10, scout_steps=5, restarts=2, restart_steps=3)
     samples: int = 50
     noise: float = 0.15
     seed: int = 0

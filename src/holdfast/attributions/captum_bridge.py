@@ -114,10 +114,11 @@ def from_captum(method: type[Any], /, *, chunk: int | None = None, **settings: A
 
 @dataclass(frozen=True)
 class FromCaptum:
-    """A class of Captum with its settings, as one of our methods; made by `from_captum`.
+    """A class of Captum with its settings, as one of our methods.
 
-    Its maps cannot be differentiated. What Captum asks of a model (a ReLU module a place, none of
-    them in place, for some methods) it asks here, too.
+    In Python `from_captum` makes it; in a YAML file it stands by its own name, ``method`` by its
+    import path. Its maps cannot be differentiated. What Captum asks of a model (a ReLU module a
+    place, none of them in place, for some methods) it asks here, too.
     """
 
     method: type[Any]
@@ -164,8 +165,11 @@ class FromCaptum:
     def _made(self, model: nn.Module) -> tuple[Any, dict[str, Any]]:
         """Construct Captum's object, and keep the settings that its ``attribute`` takes."""
         others = _parameters(self.method)[1:]
-        built, rest = {}, {}
+        built: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
         for name, value in self.settings.items():
+            # Captum asks for tuples, where YAML has lists alone.
+            value = tuple(value) if isinstance(value, list) else value
             if name not in others:
                 rest[name] = value
             elif isinstance(value, str):

@@ -8,6 +8,7 @@ a trained model as the folder of its run.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.util import import_object
-from torch import nn
+from torch import Tensor, nn
 
 from holdfast import adversarial, attributions, manipulation, objectives
 from holdfast.contracts import (
@@ -77,10 +78,14 @@ def build(kind: type[Any], settings: Mapping[str, Any]) -> Any:
 def to_settings(part: Any) -> Any:
     """Turn a built part back into plain settings, the inverse of `build`.
 
+    Classes and functions stand as their import paths; a tensor, say a baseline, as its shape and
+    digest, which tell it from others and from which `build` makes none.
+
     Raises
     ------
     HoldfastError
-        If a model among the parts was not loaded from a run, so that no path leads back to it.
+        If a model among the parts was not loaded from a run, so that no path leads back to it, or
+        a part is of a kind that settings cannot hold.
 
     Examples
     --------
@@ -100,7 +105,14 @@ def to_settings(part: Any) -> Any:
         return [to_settings(value) for value in part]
     if isinstance(part, nn.Module):
         return _origin(part)
-    return part
+    if isinstance(part, type) or inspect.isroutine(part):
+        return f"{part.__module__}.{part.__qualname__}"
+    if isinstance(part, Tensor):
+        content = part.detach().cpu().contiguous().numpy().tobytes()
+        return {"shape": list(part.shape), "sha256": hashlib.sha256(content).hexdigest()}
+    if part is None or isinstance(part, bool | int | float | str):
+        return part
+    raise HoldfastError(f"settings can hold no {type(part).__name__}; methods are dataclasses")
 
 
 # --- values by their types -----------------------------------------------------------------------
@@ -123,6 +135,8 @@ def _value(name: str, hint: Any, value: Any) -> Any:
         return value
     if hint in _PROTOCOLS:
         return _method(name, hint, value)
+    if get_origin(hint) is type:
+        return value if isinstance(value, type) else _imported(value, name, repr(value))
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, hint):
             return value
@@ -212,12 +226,16 @@ def _find(path: Any, name: str, kind: Any) -> type[Any]:
     if classes:
         fitting = (found for found in classes if _called_with(found) == _called_with(kind))
         return next(fitting, classes[0])
+    return _imported(path, name, f"class_path {path!r}")
+
+
+def _imported(path: Any, name: str, came: str) -> type[Any]:
     try:
         imported = import_object(path)
     except Exception as error:  # a user's module can fail in any way while it is imported
-        raise InputError(name, f"class_path {path!r} ({error})", "the name of a class") from error
+        raise InputError(name, f"{came} ({error})", "the name of a class") from error
     if not isinstance(imported, type):
-        raise InputError(name, f"class_path {path!r}", "the name of a class")
+        raise InputError(name, came, "the name of a class")
     return imported
 
 
