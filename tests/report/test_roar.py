@@ -5,7 +5,9 @@ import pytest
 from rich.console import Console
 
 from holdfast.contracts import InputError
-from holdfast.report import roar_curves, roar_table
+from holdfast.report import AuditedRun, roar_curves, roar_table, table, write_report
+from holdfast.report.roar import roar_sections
+from holdfast.report.tables import to_markdown
 
 ACCURACY = {
     ("none", 0.0): [0.98, 0.96],
@@ -90,3 +92,44 @@ def test_eight_attributions_are_told_apart(tmp_path):
 def test_a_folder_without_results(read, tmp_path):
     with pytest.raises(InputError, match=r"a folder of ROAR's results, with roar\.parquet"):
         read(tmp_path)
+
+
+class TestSection:
+    def run(self, name, path):
+        records = {"index": [0], "label": [1], "check": ["clean"], "measure": ["correct"]}
+        return AuditedRun(name, pa.table({**records, "value": [1.0]}), path=path)
+
+    @pytest.fixture
+    def runs(self, folder, tmp_path):
+        """A run with ROAR, one without, and one that knows no folder."""
+        (tmp_path / "art" / "roar").mkdir(parents=True)
+        (tmp_path / "pgd").mkdir()
+        (folder / "roar.parquet").rename(tmp_path / "art" / "roar" / "roar.parquet")
+        found = [self.run(name, tmp_path / name) for name in ("art", "pgd")]
+        return [*found, self.run("memory", None)]
+
+    def test_has_a_line_for_each_map_and_run(self, runs, tmp_path):
+        (section,) = roar_sections(runs, table(runs))
+        assert to_markdown(section.sheets[0]).splitlines()[2:] == [
+            "| ig | art | 97.0 | 85.0 | 40.0 |",
+            "| random | art | 97.0 | 95.0 | 75.0 |",
+        ]
+        cell = section.sheets[0].lines[0].cells[2]
+        assert cell == pytest.approx({"mean": 0.4, "low": 0.3, "high": 0.5})
+        assert [plot.draw().axes[0].get_title(loc="left") for plot in section.plots] == ["art"]
+        page = write_report(runs, tmp_path / "report.html").read_text()
+        assert "Remove and retrain" in page
+
+    def test_two_runs_of_different_shares_leave_gaps(self, runs, tmp_path):
+        rows = [{"attribution": "ig", "share": 0.5, "repeat": 0, "accuracy": 0.5}]
+        (tmp_path / "pgd" / "roar").mkdir()
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pgd" / "roar" / "roar.parquet")
+        (section,) = roar_sections(runs, table(runs))
+        assert to_markdown(section.sheets[0]).splitlines()[2:4] == [
+            "| ig | art | 97.0 | 85.0 | – | 40.0 |",
+            "| ig | pgd | – | – | 50.0 | – |",
+        ]
+
+    def test_is_left_out_before_anything_was_removed(self, runs, tmp_path):
+        keep(tmp_path / "art" / "roar", "none")
+        assert roar_sections(runs, table(runs)) == []

@@ -17,6 +17,7 @@ from holdfast.report.glance import glance
 from holdfast.report.localization import localization_sections
 from holdfast.report.map_quality import faithfulness_sections, reference_sections
 from holdfast.report.records import AuditedRun
+from holdfast.report.roar import roar_sections
 from holdfast.report.section import Section
 from holdfast.report.sheet import Column, Line, Sheet, cell_of
 from holdfast.report.summary import Table, table
@@ -35,6 +36,7 @@ SECTIONS = (
     wsol_sections,
     alignment_sections,
     faithfulness_sections,
+    roar_sections,
     reference_sections,
     corruption_sections,
 )

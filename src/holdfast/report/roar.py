@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -13,10 +15,23 @@ from rich.table import Table
 from holdfast.contracts import InputError
 from holdfast.plot import INK, QUIET
 from holdfast.report.curves import COLOURS
+from holdfast.report.records import AuditedRun
+from holdfast.report.section import Plot, Section
+from holdfast.report.sheet import Cell, Column, Line, Sheet
+from holdfast.report.summary import Table as Comparison
 from holdfast.report.wording import percent
 
-__all__ = ["roar_curves", "roar_table"]
+__all__ = ["roar_curves", "roar_sections", "roar_table"]
 
+READING = (
+    "Remove and retrain (ROAR)",
+    "The pixels that a map ranks highest become the mean colour of the training images, in every "
+    "image to train and to test on; a new model is trained on what is left. The lower its "
+    "accuracy, the more of what matters was in those pixels. Compare with pixels removed at "
+    "random. A new model may also learn from where the holes are, which hides what was in them: a "
+    "curve that is not below the control’s says little.",
+)
+FILE = "roar.parquet"
 # One more than there are colours, so that pairs of both repeat late.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
@@ -121,9 +136,80 @@ def roar_table(folder: str | Path) -> Table:
     return table
 
 
+def roar_sections(runs: Sequence[AuditedRun], table: Comparison) -> list[Section]:
+    """Lay out what ROAR has written into the folders of runs, to ``roar/``, where it did."""
+    written = {run.name: run.path / "roar" for run in runs if run.path is not None}
+    # Where it was stopped early, no pixels may have been removed yet.
+    folders = {
+        name: folder
+        for name, folder in written.items()
+        if (folder / FILE).is_file() and _read(folder).keys() - {"none"}
+    }
+    if not folders:
+        return []
+    plots = tuple(
+        Plot(
+            partial(_titled_curves, folder, name),
+            f"Accuracy after retraining over the share of pixels removed, for maps of {name}",
+        )
+        for name, folder in folders.items()
+    )
+    return [
+        Section(
+            "roar",
+            "Remove and retrain",
+            "Whether a new model still learns the classes without the pixels that a map names.",
+            sheets=(_sheet(folders),),
+            plots=plots,
+            plots_note="Bands reach from the lowest to the highest of the repeats.",
+            reading=(READING,),
+        )
+    ]
+
+
+def _titled_curves(folder: Path, title: str) -> Figure:
+    figure = roar_curves(folder)
+    figure.axes[0].set_title(title, loc="left", fontsize=10, color=INK)
+    return figure
+
+
+def _sheet(folders: Mapping[str, Path]) -> Sheet:
+    found = {name: _read(folder) for name, folder in folders.items()}
+    kept = {name: maps.pop("none", {}) for name, maps in found.items()}
+    attributions = dict.fromkeys(name for maps in found.values() for name in maps)
+    known = [values for maps in found.values() for values in maps.values()]
+    shares = sorted({share for values in (*kept.values(), *known) for share in values})
+    lines = []
+    for attribution in attributions:
+        for run, maps in found.items():
+            if attribution in maps:
+                values = {**kept[run], **maps[attribution]}
+                cells = tuple(_range(values.get(share)) for share in shares)
+                lines.append(Line((attribution, run), cells))
+    return Sheet(
+        "roar",
+        "Test accuracy of models retrained without so many of the pixels, in percent: mean over "
+        "the repeats, and the lowest to the highest.",
+        ("Map", "Model"),
+        tuple(Column(f"{100 * share:g} %", f"removed_{share:g}", better="") for share in shares),
+        tuple(lines),
+    )
+
+
+def _range(values: np.ndarray | None) -> Cell | None:
+    if values is None:
+        return None
+    several = len(values) > 1
+    return {
+        "mean": float(values.mean()),
+        "low": float(values.min()) if several else None,
+        "high": float(values.max()) if several else None,
+    }
+
+
 def _read(folder: Path) -> dict[str, dict[float, np.ndarray]]:
     """Read the accuracies of each attribution and share, one a repeat ``(r,)``."""
-    file = folder / "roar.parquet"
+    file = folder / FILE
     if not file.is_file():
         raise InputError("folder", folder, "a folder of ROAR's results, with roar.parquet")
     found: dict[str, dict[float, list[float]]] = {}
