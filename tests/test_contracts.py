@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 
 import pytest
@@ -92,10 +93,13 @@ def test_errors_are_value_errors_and_survive_pickling():
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (7, 3), (9, 3)])
-def test_chunks_cover_everything_once(count, size):
-    seen = [i for part in chunks(count, size) for i in range(count)[part]]
-    assert seen == list(range(count))
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (7, 3), (9, 3), (10, 7), (17, 5)])
+def test_chunks_cover_everything_once_in_equal_runs(count, size):
+    runs = [range(count)[part] for part in chunks(count, size)]
+    assert [i for run in runs for i in run] == list(range(count))
+    assert len(runs) == math.ceil(count / size)
+    lengths = [len(run) for run in runs]
+    assert max(lengths, default=0) == (math.ceil(count / len(runs)) if runs else 0)
 
 
 def test_default_chunk_shrinks_with_the_work():

@@ -7,6 +7,7 @@ protocols below say with what, and what comes back.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
@@ -282,15 +283,19 @@ def default_chunk(images: Tensor, copies: int = 1) -> int:
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:
-    """Slices that cut ``count`` items into runs of at most ``size``.
+    """Slices that cut ``count`` items into as few runs of at most ``size`` as can be.
+
+    The runs are about equally long, as a short last one would take longer than its share.
 
     Examples
     --------
-    >>> [(s.start, s.stop) for s in chunks(5, 2)]
-    [(0, 2), (2, 4), (4, 5)]
+    >>> [(s.start, s.stop) for s in chunks(9, 4)]
+    [(0, 3), (3, 6), (6, 9)]
     """
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+    runs = max(1, math.ceil(count / size))
+    length = max(1, math.ceil(count / runs))
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))
 
 
 def generators(images: Float[Tensor, "n c h w"], seed: int) -> list[torch.Generator]:

@@ -10,6 +10,7 @@ def test_every_method_has_one_name():
         if isinstance(getattr(attributions, name), type)
         and issubclass(getattr(attributions, name), Attribution)
     }
+    methods.remove(attributions.FromCaptum)  # it is one only together with a class of Captum
     assert {type(method) for method in METHODS.values()} == methods
     assert len(METHODS) == len(methods)
     assert all(method == type(method)() for method in METHODS.values())

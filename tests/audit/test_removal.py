@@ -112,7 +112,7 @@ def test_tells_the_editor_which_images_they_are(tmp_path):
         return images
 
     write_edited(data, tmp_path / "train.parquet", edit)
-    assert asked == [(0, 512), (512, 1024), (1024, 1030)]
+    assert asked == [(0, 344), (344, 688), (688, 1030)]
 
 
 @pytest.mark.parametrize(
