@@ -276,7 +276,7 @@ def default_chunk(images: Tensor, copies: int = 1) -> int:
     channels, height, width = images.shape[-3:]
     if images.device.type == "cpu":
         values = channels * height * width
-        size = max(200_000 // values, min(64, 3_000_000 // values))
+        size = max(205_000 // values, min(64, 3_000_000 // values))
     else:
         size = 2**22 // (height * width)
     return max(1, min(256, size) // copies)
