@@ -94,6 +94,17 @@ def test_a_folder_without_results(read, tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("read", [roar_curves, roar_table])
+def test_a_file_that_is_something_else(read, tmp_path):
+    file = tmp_path / "roar.parquet"
+    file.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"roar\.parquet: expected ROAR's results in Parquet"):
+        read(tmp_path)
+    pq.write_table(pa.table({"share": [0.5]}), file)
+    with pytest.raises(InputError, match=r"roar\.parquet: expected ROAR's results in Parquet"):
+        read(tmp_path)
+
+
 class TestSection:
     def run(self, name, path):
         records = {"index": [0], "label": [1], "check": ["clean"], "measure": ["correct"]}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -50,7 +52,7 @@ def roar_curves(folder: str | Path) -> Figure:
     Raises
     ------
     InputError
-        If there is no ``roar.parquet`` in the folder.
+        If there is no ``roar.parquet`` in the folder, or it cannot be read.
 
     Examples
     --------
@@ -63,14 +65,17 @@ def roar_curves(folder: str | Path) -> Figure:
     >>> [line.get_label() for line in figure.axes[0].lines]
     ['ig', 'random']
     """
-    found = _read(Path(folder))
-    kept = found.pop("none", {})
+    return _drawn(_read(Path(folder)))
+
+
+def _drawn(found: _Found, title: str = "") -> Figure:
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
     styles = zip(cycle(COLOURS), cycle(MARKERS))
-    for name, accuracies in found.items():
+    for name, accuracies in found.maps.items():
         colour, marker = (QUIET, None) if name == "random" else next(styles)
-        curve = sorted({**kept, **accuracies}.items())
+        curve = sorted({**found.kept, **accuracies}.items())
         shares = [100 * share for share, _ in curve]
         values = [100 * repeats for _, repeats in curve]
         axes.plot(
@@ -93,7 +98,7 @@ def roar_curves(folder: str | Path) -> Figure:
     axes.grid(axis="y", color=QUIET, alpha=0.25, linewidth=0.75)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    if found:
+    if found.maps:
         axes.legend(frameon=False, labelcolor=INK, loc="best")
     return figure
 
@@ -109,7 +114,7 @@ def roar_table(folder: str | Path) -> Table:
     Raises
     ------
     InputError
-        If there is no ``roar.parquet`` in the folder.
+        If there is no ``roar.parquet`` in the folder, or it cannot be read.
 
     Examples
     --------
@@ -124,42 +129,37 @@ def roar_table(folder: str | Path) -> Table:
     ig              98.0  65.0 ± 7.1
     """
     found = _read(Path(folder))
-    kept = found.pop("none", {})
-    shares = sorted({share for accuracies in (kept, *found.values()) for share in accuracies})
     table = Table(box=None, pad_edge=False)
     table.add_column("pixels removed")
-    for share in shares:
+    for share in found.shares:
         table.add_column(f"{100 * share:g} %", justify="right")
-    for name, accuracies in (found or {"none": kept}).items():
-        values = {**kept, **accuracies}
-        table.add_row(name, *(_cell(values.get(share)) for share in shares))
+    for name, accuracies in (found.maps or {"none": found.kept}).items():
+        values = {**found.kept, **accuracies}
+        table.add_row(name, *(_cell(values.get(share)) for share in found.shares))
     return table
 
 
 def roar_sections(runs: Sequence[AuditedRun], table: Comparison) -> list[Section]:
     """Lay out what ROAR has written into the folders of runs, to ``roar/``, where it did."""
     written = {run.name: run.path / "roar" for run in runs if run.path is not None}
+    read = {name: _read(folder) for name, folder in written.items() if (folder / FILE).is_file()}
     # Where it was stopped early, no pixels may have been removed yet.
-    folders = {
-        name: folder
-        for name, folder in written.items()
-        if (folder / FILE).is_file() and _read(folder).keys() - {"none"}
-    }
-    if not folders:
+    results = {name: found for name, found in read.items() if found.maps}
+    if not results:
         return []
     plots = tuple(
         Plot(
-            partial(_titled_curves, folder, name),
+            partial(_drawn, found, name),
             f"Accuracy after retraining over the share of pixels removed, for maps of {name}",
         )
-        for name, folder in folders.items()
+        for name, found in results.items()
     )
     return [
         Section(
             "roar",
             "Remove and retrain",
             "Whether a new model still learns the classes without the pixels that a map names.",
-            sheets=(_sheet(folders),),
+            sheets=(_sheet(results),),
             plots=plots,
             plots_note="Bands reach from the lowest to the highest of the repeats.",
             reading=(READING,),
@@ -167,23 +167,13 @@ def roar_sections(runs: Sequence[AuditedRun], table: Comparison) -> list[Section
     ]
 
 
-def _titled_curves(folder: Path, title: str) -> Figure:
-    figure = roar_curves(folder)
-    figure.axes[0].set_title(title, loc="left", fontsize=10, color=INK)
-    return figure
-
-
-def _sheet(folders: Mapping[str, Path]) -> Sheet:
-    found = {name: _read(folder) for name, folder in folders.items()}
-    kept = {name: maps.pop("none", {}) for name, maps in found.items()}
-    attributions = dict.fromkeys(name for maps in found.values() for name in maps)
-    known = [values for maps in found.values() for values in maps.values()]
-    shares = sorted({share for values in (*kept.values(), *known) for share in values})
+def _sheet(results: Mapping[str, _Found]) -> Sheet:
+    shares = sorted({share for found in results.values() for share in found.shares})
     lines = []
-    for attribution in attributions:
-        for run, maps in found.items():
-            if attribution in maps:
-                values = {**kept[run], **maps[attribution]}
+    for attribution in dict.fromkeys(name for found in results.values() for name in found.maps):
+        for run, found in results.items():
+            if attribution in found.maps:
+                values = {**found.kept, **found.maps[attribution]}
                 cells = tuple(_range(values.get(share)) for share in shares)
                 lines.append(Line((attribution, run), cells))
     return Sheet(
@@ -207,19 +197,40 @@ def _range(values: np.ndarray | None) -> Cell | None:
     }
 
 
-def _read(folder: Path) -> dict[str, dict[float, np.ndarray]]:
-    """Read the accuracies of each attribution and share, one a repeat ``(r,)``."""
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Accuracies by the share of pixels removed, one a repeat ``(r,)``.
+
+    Of each map, and of the images that were kept whole.
+    """
+
+    maps: dict[str, dict[float, np.ndarray]]
+    kept: dict[float, np.ndarray]
+
+    @property
+    def shares(self) -> list[float]:
+        return sorted({share for known in (self.kept, *self.maps.values()) for share in known})
+
+
+def _read(folder: Path) -> _Found:
     file = folder / FILE
     if not file.is_file():
         raise InputError("folder", folder, "a folder of ROAR's results, with roar.parquet")
-    found: dict[str, dict[float, list[float]]] = {}
-    for row in pq.ParquetFile(file).read().to_pylist():
-        accuracies = found.setdefault(row["attribution"], {})
-        accuracies.setdefault(row["share"], []).append(row["accuracy"])
-    return {
-        name: {share: np.array(values) for share, values in accuracies.items()}
-        for name, accuracies in found.items()
+    try:
+        rows = pq.ParquetFile(file).read(columns=["attribution", "share", "accuracy"]).to_pylist()
+        maps: dict[str, dict[float, list[float]]] = {}
+        for row in rows:
+            known = maps.setdefault(row["attribution"], {})
+            known.setdefault(row["share"], []).append(row["accuracy"])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        came = f"a file that cannot be read ({str(error).splitlines()[0]})"
+        raise InputError(str(file), came, "ROAR's results in Parquet") from error
+    arrays = {
+        name: {share: np.array(values) for share, values in known.items()}
+        for name, known in maps.items()
     }
+    kept = arrays.pop("none", {})
+    return _Found(arrays, kept)
 
 
 def _cell(values: np.ndarray | None) -> str:
