@@ -181,3 +181,30 @@ def test_refuses_a_layer_that_does_not_matter(images, own_errors):
 def test_refuses_targets_out_of_range(method, images, own_errors):
     with pytest.raises(InputError, match="targets: expected classes from 0 to 3"):
         method(pooled(), images, torch.tensor([0, 1, 4]))
+
+
+@pytest.mark.parametrize("layer", [None, "2"])
+@pytest.mark.parametrize("make", [pooled, dense])
+def test_parts_and_a_graph_change_nothing(make, layer, images, targets):
+    model = make()
+    whole = GradCAM(layer=layer)(model, images, targets, create_graph=True)
+    parts = GradCAM(layer=layer, chunk=2)(model, images, targets)
+    assert whole.abs().sum() > 0
+    assert torch.allclose(parts, whole, atol=1e-12)
+    assert whole.requires_grad
+    assert not parts.requires_grad
+
+
+def test_refuses_a_layer_beside_the_way_to_the_logits_in_parts_too(images, targets):
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.way, self.aside = nn.Linear(126, 4).double(), nn.Conv2d(2, 3, 2).double()
+
+        def forward(self, x):
+            logits = self.way(x.flatten(1))
+            self.aside(x)
+            return logits
+
+    with pytest.raises(InputError, match="layer: expected a layer that the logits depend on"):
+        GradCAM(chunk=2)(Beside(), images, targets)

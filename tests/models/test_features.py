@@ -4,7 +4,7 @@ import torchvision
 from torch import nn
 
 from holdfast.contracts import InputError
-from holdfast.models import last_convolution, mnist_cnn, with_features
+from holdfast.models import from_features, last_convolution, mnist_cnn, with_features
 
 
 class Squeezing(nn.Module):
@@ -76,6 +76,23 @@ def test_the_layer_found_is_the_layer_named(make, layer):
     assert torch.equal(*gradients)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_graph_begins_at_the_features(recorded):
+    model, images = mnist_cnn(size=6, filters=(2, 3), hidden=4), torch.rand(2, 1, 6, 6)
+    expected = with_features(model, images, "relu2")
+    with torch.set_grad_enabled(recorded):
+        logits, features = from_features(model, images, "relu2")
+        assert torch.is_grad_enabled() == recorded
+    assert torch.equal(logits, expected[0])
+    assert torch.equal(features, expected[1])
+    (gradient,) = torch.autograd.grad(logits.sum(), features, retain_graph=True)
+    assert torch.equal(gradient, torch.autograd.grad(expected[0].sum(), expected[1])[0])
+    before, after = model.get_parameter("conv1.weight"), model.get_parameter("dense.weight")
+    of_before, of_after = torch.autograd.grad(logits.sum(), (before, after), allow_unused=True)
+    assert of_before is None
+    assert of_after is not None
+
+
 @pytest.mark.parametrize("following", [nn.ReLU(), nn.ReLU(inplace=True)])
 def test_features_are_as_the_layer_gave_them_and_lead_to_the_logits(following):
     conv = nn.Conv2d(1, 2, 3)
@@ -93,6 +110,10 @@ def test_hooks_are_gone_even_after_an_error():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(5, 2))
     with pytest.raises(RuntimeError):
         with_features(model, torch.rand(1, 1, 6, 6), "0")
+    with torch.no_grad():
+        with pytest.raises(RuntimeError):
+            from_features(model, torch.rand(1, 1, 6, 6), "0")
+        assert not torch.is_grad_enabled()
     with pytest.raises(RuntimeError):
         last_convolution(model, torch.rand(1, 1, 6, 6))
     with pytest.raises(RuntimeError):

@@ -25,7 +25,7 @@ from holdfast.contracts import (
     chunks,
     default_chunk,
 )
-from holdfast.models import evaluating, with_features
+from holdfast.models import evaluating, from_features, last_convolution, with_features
 
 __all__ = ["CAM", "GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "GuidedGradCAMPlusPlus"]
 
@@ -290,22 +290,35 @@ def _weighted(
 ) -> Tensor:
     """Sum the features, weighted by what their gradients say, and keep what is positive."""
     check_images(images)
+    parts = list(chunks(len(images), method.chunk or default_chunk(images)))
+    layer = method.layer
+    if layer is None and len(parts) > 1:
+        # With the name, each part can leave out the graph before the layer.
+        layer = last_convolution(model, images)
     maps = []
-    linked = create_graph and images.requires_grad
     with evaluating(model), torch.enable_grad():
         targets = resolve_targets(model, images, targets, method.chunk)
-        for part in chunks(len(images), method.chunk or default_chunk(images)):
-            x = images[part] if linked else images[part].detach().requires_grad_(True)
-            logits, features = with_features(model, x, method.layer)
+        for part in parts:
+            if layer is None or create_graph:
+                linked = create_graph and images.requires_grad
+                x = images[part] if linked else images[part].detach().requires_grad_(True)
+                logits, features = with_features(model, x, layer)
+            else:
+                logits, features = from_features(model, images[part].detach(), layer)
             value = select_output(logits, targets[part], method.output).sum()
-            (gradient,) = torch.autograd.grad(
-                value, features, create_graph=create_graph, allow_unused=True
-            )
+            gradient = _slope(value, features, create_graph)
             if gradient is None:
                 raise InputError("layer", repr(method.layer), "a layer that the logits depend on")
             features = features if create_graph else features.detach()
             maps.append(_upsample(features, weigh(features, gradient), images, lowest=0.0))
     return torch.cat(maps)
+
+
+def _slope(value: Tensor, features: Tensor, create_graph: bool) -> Tensor | None:
+    if not value.requires_grad:
+        return None
+    (gradient,) = torch.autograd.grad(value, features, create_graph=create_graph, allow_unused=True)
+    return gradient
 
 
 def _mean(features: Tensor, gradient: Tensor) -> Tensor:

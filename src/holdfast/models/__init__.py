@@ -3,7 +3,7 @@
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, names
 from holdfast.models.convolution import double_backward
-from holdfast.models.features import last_convolution, with_features
+from holdfast.models.features import from_features, last_convolution, with_features
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
 from holdfast.models.normalized import Normalized, Standardized
@@ -22,6 +22,7 @@ __all__ = [
     "cifar_resnet18",
     "double_backward",
     "evaluating",
+    "from_features",
     "last_convolution",
     "mlp",
     "mnist_cnn",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from holdfast.contracts import InputError
 from holdfast.models.state import evaluating
 
-__all__ = ["last_convolution", "with_features"]
+__all__ = ["from_features", "last_convolution", "with_features"]
 
 
 def last_convolution(model: nn.Module, images: Float[Tensor, "n c h w"]) -> str:
@@ -96,12 +96,43 @@ def with_features(
         if not last.changed_in_place():
             return logits, last.maps
         layer = last.name
+    return _tapped(model, images, layer, lambda output: output)
+
+
+def from_features(
+    model: nn.Module, images: Float[Tensor, "n c h w"], layer: str
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n f y x"]]:
+    """Classify images and return the features of a layer, from which the graph begins.
+
+    Like :func:`with_features`, for derivatives with respect to the features alone: nothing is
+    recorded of the layers before, which saves their memory and some time.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten())
+    >>> logits, features = from_features(model, torch.rand(1, 1, 6, 6), "0")
+    >>> features.is_leaf, logits.requires_grad
+    (True, True)
+    """
+
+    def begin(output: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)
+        return output.detach().requires_grad_(True)
+
+    with torch.no_grad():  # ends what was enabled, too
+        return _tapped(model, images, layer, begin)
+
+
+def _tapped(
+    model: nn.Module, images: Tensor, layer: str, keep: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Go on from what is kept of a layer's output, and return it beside the logits."""
     outputs: list[Any] = []
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        outputs.append(output)
+        outputs.append(keep(output) if isinstance(output, Tensor) else output)
         # The copy may be changed in place further on; what was kept stays as the layer gave it.
-        return output.clone() if isinstance(output, Tensor) else output
+        return outputs[-1].clone() if isinstance(output, Tensor) else output
 
     try:
         module = model.get_submodule(layer)
