@@ -105,7 +105,7 @@ def from_features(
     """Classify images and return the features of a layer, from which the graph begins.
 
     Like :func:`with_features`, for derivatives with respect to the features alone: nothing is
-    recorded of the layers before, which saves their memory and some time.
+    recorded of the layers before, which saves the memory of their outputs.
 
     Examples
     --------
