@@ -20,6 +20,7 @@ from holdfast.adversarial import BoundarySearch
 from holdfast.attributions.deep_lift import deep_lift
 from holdfast.attributions.gradient import input_gradient
 from holdfast.attributions.path import integrate, path_points
+from holdfast.attributions.sampled import mean_gradient
 from holdfast.attributions.target import resolve_targets
 from holdfast.contracts import (
     InputError,
@@ -283,21 +284,12 @@ class BoundarySmoothGrad:
             targets = resolve_targets(model, images, targets, size)
             search = dataclasses.replace(self.search, chunk=few)
             boundary = search(_Smoothed(model, noise), images)
-            maps = []
-            for some in chunks(len(images), max(1, size // self.samples)):
-                total = torch.zeros_like(images[some], requires_grad=False)
-                for part in chunks(self.samples, size):
-                    points = boundary.points[some, None] + noise[part]
-                    gradients = input_gradient(
-                        model,
-                        points.flatten(0, 1),
-                        targets[some].repeat_interleave(points.shape[1]),
-                        output=self.output,
-                        create_graph=create_graph,
-                    )
-                    total = total + gradients.view_as(points).sum(1)
-                maps.append(total / self.samples)
-        return torch.cat(maps), boundary.found
+
+            def draw(some: slice, few: slice) -> tuple[Tensor, None]:
+                return boundary.points[some, None] + noise[few], None
+
+            maps = mean_gradient(self, draw, model, images, targets, create_graph)
+        return maps, boundary.found
 
 
 @dataclass(frozen=True)

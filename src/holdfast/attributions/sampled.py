@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -84,11 +85,12 @@ class SmoothGrad:
         check_images(images)
         dice = generators(images, self.seed)
 
-        def draw(some: slice, count: int) -> tuple[Tensor, None]:
-            return images[some, None] + self.noise * _normal(images, dice[some], count), None
+        def draw(some: slice, few: slice) -> tuple[Tensor, None]:
+            noise = _normal(images, dice[some], few.stop - few.start)
+            return images[some, None] + self.noise * noise, None
 
         with evaluating(model):
-            return _mean(self, draw, model, images, targets, create_graph)
+            return mean_gradient(self, draw, model, images, targets, create_graph)
 
 
 @dataclass(frozen=True)
@@ -163,14 +165,14 @@ class GradientSHAP:
         baselines = self._baselines(images)
         dice = generators(images, self.seed)
 
-        def draw(some: slice, count: int) -> tuple[Tensor, Tensor]:
-            choice, place, noise = self._draws(images, dice[some], count)
+        def draw(some: slice, few: slice) -> tuple[Tensor, Tensor]:
+            choice, place, noise = self._draws(images, dice[some], few.stop - few.start)
             start = baselines[choice.to(baselines.device)]
             way = images[some, None] + noise - start
             return start + place * way, way
 
         with evaluating(model):
-            return _mean(self, draw, model, images, targets, create_graph)
+            return mean_gradient(self, draw, model, images, targets, create_graph)
 
     def _draws(
         self, images: Tensor, dice: list[torch.Generator], count: int
@@ -199,22 +201,35 @@ class GradientSHAP:
         return self.baselines.to(images)
 
 
-def _mean(
-    method: SmoothGrad | GradientSHAP,
-    draw: Callable[[slice, int], tuple[Tensor, Tensor | None]],
+@runtime_checkable
+class _Sampling(Protocol):
+    @property
+    def samples(self) -> int: ...
+    @property
+    def output(self) -> Output: ...
+    @property
+    def chunk(self) -> int | None: ...
+
+
+def mean_gradient(
+    method: _Sampling,
+    draw: Callable[[slice, slice], tuple[Tensor, Tensor | None]],
     model: nn.Module,
     images: Tensor,
     targets: Tensor | None,
     create_graph: bool,
 ) -> Tensor:
-    """Average the gradients at the points drawn, each times its factor if it has one."""
+    """Average the gradients at the points drawn, each times its factor if it has one.
+
+    ``draw`` gives those of some images and a few of their samples, which it is asked for in order.
+    """
     size = method.chunk or default_chunk(images)
     targets = resolve_targets(model, images, targets, size)
     maps = []
     for some in chunks(len(images), max(1, size // method.samples)):
         total = torch.zeros_like(images[some])
         for few in chunks(method.samples, size):
-            points, factors = draw(some, few.stop - few.start)
+            points, factors = draw(some, few)
             gradients = input_gradient(
                 model,
                 points.flatten(0, 1),

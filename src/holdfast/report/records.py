@@ -189,13 +189,18 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
     )
 
 
-def _read_part(path: Path) -> pa.Table:
+def read_parquet(path: Path, expected: str) -> pa.Table:
+    """Read a file of Parquet, or say what was expected there."""
     try:
         # Not read_table: it would take the folders above for partitions (check=…).
-        table = pq.ParquetFile(path).read()
+        return pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         came = f"a file that cannot be read ({str(error).splitlines()[0]})"
-        raise InputError(str(path), came, "audit records in Parquet") from error
+        raise InputError(str(path), came, expected) from error
+
+
+def _read_part(path: Path) -> pa.Table:
+    table = read_parquet(path, "audit records in Parquet")
     missing = [column for column in SCHEMA if column not in table.column_names]
     if missing:
         raise InputError(str(path), f"none named {', '.join(missing)}", f"columns {_columns()}")

@@ -9,15 +9,13 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from rich.table import Table
 
 from holdfast.contracts import InputError
 from holdfast.plot import INK, QUIET
 from holdfast.report.curves import COLOURS
-from holdfast.report.records import AuditedRun
+from holdfast.report.records import AuditedRun, read_parquet
 from holdfast.report.section import Plot, Section
 from holdfast.report.sheet import Cell, Column, Line, Sheet
 from holdfast.report.summary import Table as Comparison
@@ -56,7 +54,7 @@ def roar_curves(folder: str | Path) -> Figure:
 
     Examples
     --------
-    >>> import tempfile, pyarrow as pa
+    >>> import tempfile, pyarrow as pa, pyarrow.parquet as pq
     >>> rows = {"attribution": ["none", "ig", "random"], "share": [0.0, 0.5, 0.5],
     ...         "repeat": [0, 0, 0], "accuracy": [0.98, 0.6, 0.9]}
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +116,7 @@ def roar_table(folder: str | Path) -> Table:
 
     Examples
     --------
-    >>> import tempfile, pyarrow as pa
+    >>> import tempfile, pyarrow as pa, pyarrow.parquet as pq
     >>> from rich import print
     >>> rows = {"attribution": ["none", "ig", "ig"], "share": [0.0, 0.5, 0.5],
     ...         "repeat": [0, 0, 1], "accuracy": [0.98, 0.6, 0.7]}
@@ -216,15 +214,17 @@ def _read(folder: Path) -> _Found:
     file = folder / FILE
     if not file.is_file():
         raise InputError("folder", folder, "a folder of ROAR's results, with roar.parquet")
-    try:
-        rows = pq.ParquetFile(file).read(columns=["attribution", "share", "accuracy"]).to_pylist()
-        maps: dict[str, dict[float, list[float]]] = {}
-        for row in rows:
-            known = maps.setdefault(row["attribution"], {})
-            known.setdefault(row["share"], []).append(row["accuracy"])
-    except (pa.ArrowException, OSError, KeyError) as error:
-        came = f"a file that cannot be read ({str(error).splitlines()[0]})"
-        raise InputError(str(file), came, "ROAR's results in Parquet") from error
+    expected = "ROAR's results in Parquet"
+    table = read_parquet(file, expected)
+    missing = [
+        name for name in ("attribution", "share", "accuracy") if name not in table.schema.names
+    ]
+    if missing:
+        raise InputError(str(file), f"no column {', '.join(missing)}", expected)
+    maps: dict[str, dict[float, list[float]]] = {}
+    for row in table.to_pylist():
+        known = maps.setdefault(row["attribution"], {})
+        known.setdefault(row["share"], []).append(row["accuracy"])
     arrays = {
         name: {share: np.array(values) for share, values in known.items()}
         for name, known in maps.items()
