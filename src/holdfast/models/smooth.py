@@ -51,7 +51,7 @@ def clamp(z: Tensor, low: float | None, high: float | None, beta: float) -> Tens
     Examples
     --------
     >>> clamp(torch.tensor([3.0, 6.0, 9.0]), 0.0, 6.0, beta=1.0)
-    tensor([3.0000, 5.3093, 5.9514])
+    tensor([3.0000, 5.3093, 5.9515])
     """
     if low == 0 and high is None:
         return relu(z, beta)
