@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import weakref
 from typing import Any
@@ -13,7 +12,6 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.utils import checkpoint
 
 __all__ = ["Scope"]
 
@@ -23,8 +21,7 @@ class Scope:
 
     ``abs``, ``clamp`` and ``max`` are activations in a network and plain arithmetic in a loss. What
     tells them apart is whether a module is running; the forward pass of a module that was under way
-    before the block does not count. A part that is computed again for the backward pass, by
-    `torch.utils.checkpoint`, counts as what it was the first time.
+    before the block does not count, nor do other threads.
 
     Attributes
     ----------
@@ -45,16 +42,15 @@ class Scope:
     def __init__(self) -> None:
         self.curved = False
         self._entered = 0
-        self._owner = 0
+        self._thread = 0
+        self._depth = 0
         self._hooks: list[Any] = []
-        self._threads = threading.local()  # CUDA's backward passes have threads of their own
         self._image: weakref.ref[Tensor] | None = None
         self._shape: torch.Size | None = None
-        self._curved_at: dict[nn.Module, bool] = {}
 
     def __enter__(self) -> Scope:
         if not self._entered:
-            self._owner = threading.get_ident()
+            self._thread = threading.get_ident()
             self._hooks = [
                 register_module_forward_pre_hook(self._begin),
                 register_module_forward_hook(self._end, always_call=True),
@@ -65,15 +61,14 @@ class Scope:
     def __exit__(self, *error: Any) -> None:
         self._entered -= 1
         if not self._entered:
+            self._depth = 0
             for hook in self._hooks:
                 hook.remove()
-            self._threads = threading.local()
-            self._curved_at.clear()
 
     @property
     def inside(self) -> bool:
         """Whether the call under way belongs to a forward pass."""
-        return self._depth > 0 or (_backward() and _recomputing())
+        return self._depth > 0
 
     def image_shaped(self, x: Tensor) -> bool:
         """Tell whether that has the shape of what the outermost module was given."""
@@ -83,40 +78,26 @@ class Scope:
         """Tell whether that very tensor is what the outermost module was given."""
         return self._image is not None and self._image() is x
 
-    @property
-    def _depth(self) -> int:
-        return getattr(self._threads, "depth", 0)
+    def again(self) -> Scope:
+        """Return a scope that finds itself where this one is now, for a block yet to come."""
+        scope = Scope()
+        scope.curved, scope._depth = self.curved, self._depth
+        scope._image, scope._shape = self._image, self._shape
+        return scope
 
     def _begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if _backward():
-            if self._depth == 0:
-                self.curved = self._curved_at.get(module, self.curved)
-        elif threading.get_ident() == self._owner:
+        if threading.get_ident() == self._thread:
             if self._depth == 0:
                 self._look_at(inputs)
-            self._curved_at[module] = self.curved
-        self._threads.depth = self._depth + 1
+            self._depth += 1
+
+    def _end(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            # A pass that began before the block may end within it.
+            self._depth = max(0, self._depth - 1)
 
     def _look_at(self, inputs: tuple[Any, ...]) -> None:
         image = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
         self._image = None if image is None else weakref.ref(image)
         self._shape = None if image is None else image.shape
         self.curved = False
-
-    def _end(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        # A pass that began before the block may end within it.
-        self._threads.depth = max(0, self._depth - 1)
-
-
-def _backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
-
-
-def _recomputing() -> bool:
-    """Tell whether `torch.utils.checkpoint` is among the callers."""
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_filename == checkpoint.__file__:
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 __all__ = [
     "absolute",
     "clamp",
+    "clamp_between",
     "elu",
     "hardshrink",
     "hardsigmoid",
@@ -62,6 +63,32 @@ def clamp(z: Tensor, low: float | None, high: float | None, beta: float) -> Tens
         kinks.append((high, -1.0))
     left = 1.0 if low is None else 0.0
     return _bent(z, lambda z: z.clamp(low, high), left, kinks, beta)
+
+
+def clamp_between(
+    z: Tensor, low: Tensor | float | None, high: Tensor | float | None, beta: float
+) -> Tensor:
+    """Return the same for bounds that are tensors, and may have gradients.
+
+    Examples
+    --------
+    >>> clamp_between(torch.tensor([3.0, 6.0]), torch.zeros(2), None, beta=1.0)
+    tensor([3.0486, 6.0025])
+    """
+    if high is None:
+        return larger(z, torch.as_tensor(low).to(z), beta)
+    if low is None:
+        return smaller(z, torch.as_tensor(high).to(z), beta)
+    bounds = (torch.as_tensor(bound).to(z) for bound in (low, high))
+    z, low, high = torch.broadcast_tensors(z, *bounds)
+    low = torch.minimum(low, high)  # so is a clamp defined
+    below, above = (torch.sigmoid(beta * _apart(*pair)) for pair in ((low, z), (z, high)))
+
+    def value(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        raised = F.softplus(-_apart(z, low).abs(), beta=beta)
+        return z.clamp(low, high) + raised - F.softplus(-_apart(z, high).abs(), beta=beta)
+
+    return _with_slopes(value, (z, low, high), (1 - below - above, below, above))
 
 
 def leaky_relu(z: Tensor, slope: float, beta: float) -> Tensor:
@@ -183,12 +210,12 @@ def larger(a: Tensor, b: Tensor, beta: float) -> Tensor:
     tensor([0.6931])
     """
     a, b = torch.broadcast_tensors(*_alike(a, b))
-    if not _differentiated(a, b):
-        return _larger(a, b, beta)
-    # The difference of two infinities is no number; they are equal.
-    share = torch.sigmoid(beta * torch.nan_to_num(a - b, nan=0.0))
-    result: Tensor = _Larger.apply(a, b, share, beta)
-    return result
+    share = torch.sigmoid(beta * _apart(a, b))
+
+    def value(a: Tensor, b: Tensor) -> Tensor:
+        return torch.maximum(a, b) + F.softplus(-_apart(a, b).abs(), beta=beta)
+
+    return _with_slopes(value, (a, b), (share, 1 - share))
 
 
 def smaller(a: Tensor, b: Tensor, beta: float) -> Tensor:
@@ -218,6 +245,13 @@ def maximum_over(z: Tensor, dims: Sequence[int], beta: float) -> Tensor:
     weights = torch.softmax(beta * last, -1)
     # Padding is −∞ and weighs nothing; as a factor it would make that nothing no number.
     return (weights * last.masked_fill(last == -torch.inf, 0.0)).sum(-1)
+
+
+def _with_slopes(
+    value: Callable[..., Tensor], tensors: tuple[Tensor, ...], slopes: tuple[Tensor, ...]
+) -> Tensor:
+    result: Tensor = _WithSlopes.apply(value, *tensors, *slopes)
+    return result
 
 
 def _differentiated(*tensors: Tensor) -> bool:
@@ -251,13 +285,12 @@ def _bent(
     slope: Tensor | float = left
     for place, change in kinks:
         slope = slope + change * torch.sigmoid(beta * (z - place))
-    result: Tensor = _WithSlope.apply(z, slope, value)
-    return result
+    return _with_slopes(value, (z,), (slope,))
 
 
-def _larger(a: Tensor, b: Tensor, beta: float) -> Tensor:
-    apart = torch.nan_to_num(a - b, nan=0.0).abs()
-    return torch.maximum(a, b) + F.softplus(-apart, beta=beta).to(a.dtype)
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    # The difference of two infinities is no number; they are equal.
+    return torch.nan_to_num(a - b, nan=0.0)
 
 
 class _Softplus(Function):
@@ -277,29 +310,18 @@ class _Softplus(Function):
         return gradient * slope, None, None
 
 
-class _WithSlope(Function):
-    """Any function of one tensor, given its slope likewise."""
+class _WithSlopes(Function):
+    """Any function of some tensors, given its slopes likewise."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, slope: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.save_for_backward(slope)
-        return value(z)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Any) -> Any:
-        (slope,) = ctx.saved_tensors
-        return gradient * slope, None, None
-
-
-class _Larger(Function):
-    """The smooth maximum, given the first tensor's share of the slope."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, share: Tensor, beta: float) -> Tensor:
-        ctx.save_for_backward(share)
-        return _larger(a, b, beta)
+    def forward(ctx: Any, value: Callable[..., Tensor], *given: Tensor) -> Tensor:
+        count = len(given) // 2
+        ctx.save_for_backward(*given[count:])
+        return value(*given[:count])
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
-        (share,) = ctx.saved_tensors
-        return gradient * share, gradient * (1 - share), None, None
+        slopes = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1 : 1 + len(slopes)]
+        grown = [gradient * s if w else None for s, w in zip(slopes, wanted, strict=True)]
+        return None, *grown, *[None] * len(slopes)

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from holdfast.contracts import InputError
 from holdfast.models import smooth
 from holdfast.models.activations import CURVED, POOLING, Call, constant, recognize
+from holdfast.models.recompute import compute_again_within
 from holdfast.models.scope import Scope
 from holdfast.models.smooth_pool import adaptive_max_pool, max_pool
 
@@ -53,11 +54,6 @@ class softplus(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, name
     ------
     InputError
         If ``beta`` is not above 0.
-
-    Notes
-    -----
-    A backward pass that computes parts of the model again (`torch.utils.checkpoint`) must run
-    within the block, too.
 
     References
     ----------
@@ -101,8 +97,11 @@ class softplus(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, name
         """Answer a call of an activation function smoothly, and let every other one through."""
         kwargs = kwargs or {}
         call = recognize(func, args, kwargs, self._scope)
+        if call is None and func not in CURVED:
+            return func(*args, **kwargs)
+        compute_again_within(self, self._prepare_again)
         if call is None or (call.name in POOLING and self._scope.curved):
-            self._scope.curved |= func in CURVED
+            self._scope.curved |= call is None
             return func(*args, **kwargs)
         result = self._smooth(call)
         if result is None:
@@ -110,6 +109,16 @@ class softplus(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, name
         self.replaced[call.name] += 1
         self._scope.curved |= call.name not in POOLING
         return result
+
+    def _prepare_again(self) -> Callable[[], softplus]:
+        scope = self._scope.again()
+
+        def again() -> softplus:
+            surrogate = softplus(self.beta)
+            surrogate._scope = scope.again()
+            return surrogate
+
+        return again
 
     def _smooth(self, call: Call) -> Any:
         # What the smooth form consists of is nobody's activation function.
@@ -149,13 +158,12 @@ def _prelu(z: Tensor, beta: float, weight: Tensor) -> Tensor:
     return smooth.prelu(z, weight, beta)
 
 
-def _clamp(z: Tensor, beta: float, min: Any = None, max: Any = None) -> Tensor | None:
+def _clamp(z: Tensor, beta: float, min: Any = None, max: Any = None) -> Tensor:
     low, high = constant(min), constant(max)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
-        z = z if min is None else smooth.larger(z, torch.as_tensor(min).to(z), beta)
-        return z if max is None else smooth.smaller(z, torch.as_tensor(max).to(z), beta)
+        return smooth.clamp_between(z, low, high, beta)
     if low is not None and high is not None and low > high:
-        return None  # constant
+        low = high  # so is a clamp defined
     return smooth.clamp(z, low, high, beta)
 
 
@@ -224,11 +232,11 @@ def _adaptive_max_pool(dimensions: int) -> Callable[..., Tensor | None]:
 _SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 _FORMS: dict[str, Callable[..., Any]] = {
     "relu": smooth.relu,
-    "relu6": lambda z, beta: smooth.clamp(z, 0.0, 6.0, beta),
+    "relu6": lambda z, beta: _clamp(z, beta, 0.0, 6.0),
     "leaky_relu": lambda z, beta, negative_slope=0.01: smooth.leaky_relu(z, negative_slope, beta),
     "prelu": _prelu,
     "rrelu": _rrelu,
-    "hardtanh": lambda z, beta, min_val=-1.0, max_val=1.0: smooth.clamp(z, min_val, max_val, beta),
+    "hardtanh": lambda z, beta, min_val=-1.0, max_val=1.0: _clamp(z, beta, min_val, max_val),
     "threshold": lambda z, beta, threshold, value: smooth.threshold(z, threshold, value, beta),
     "hardswish": smooth.hardswish,
     "hardsigmoid": smooth.hardsigmoid,
