@@ -38,6 +38,7 @@ class Spelled(nn.Module):
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply it."""
         return self.function(x)
 
 
@@ -60,8 +61,8 @@ ACTIVATIONS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "Hardswish": (nn.Hardswish, 1),
     "Hardsigmoid": (nn.Hardsigmoid, 1),
     "Threshold(0.1, 0)": (lambda: nn.Threshold(0.1, 0.0), 1),
-    "Softshrink": (nn.Softshrink, 1),
-    "Hardshrink": (nn.Hardshrink, 1),
+    "Softshrink(0.05)": (lambda: nn.Softshrink(0.05), 1),
+    "Hardshrink(0.05)": (lambda: nn.Hardshrink(0.05), 1),
     "SiLU": (nn.SiLU, 1),
     "GELU": (nn.GELU, 1),
     "Tanh": (nn.Tanh, 1),

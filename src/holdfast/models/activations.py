@@ -203,7 +203,7 @@ def _is_dense(x: Any) -> bool:
     )
 
 
-def _has_nan(*tensors: Tensor) -> bool:
+def _has_nan(*tensors: Any) -> bool:
     return any(bool(x.isnan().any()) for x in tensors)
 
 

@@ -75,20 +75,19 @@ def clamp_between(
     >>> clamp_between(torch.tensor([3.0, 6.0]), torch.zeros(2), None, beta=1.0)
     tensor([3.0486, 6.0025])
     """
-    if high is None:
-        return larger(z, torch.as_tensor(low).to(z), beta)
-    if low is None:
-        return smaller(z, torch.as_tensor(high).to(z), beta)
-    bounds = (torch.as_tensor(bound).to(z) for bound in (low, high))
-    z, low, high = torch.broadcast_tensors(z, *bounds)
-    low = torch.minimum(low, high)  # so is a clamp defined
-    below, above = (torch.sigmoid(beta * _apart(*pair)) for pair in ((low, z), (z, high)))
+    least, most = (None if b is None else torch.as_tensor(b).to(z) for b in (low, high))
+    if least is None or most is None:
+        raised = z if least is None else larger(z, least, beta)
+        return raised if most is None else smaller(raised, most, beta)
+    z, least, most = torch.broadcast_tensors(z, least, most)
+    least = torch.minimum(least, most)  # so is a clamp defined
+    below, above = torch.sigmoid(beta * _apart(least, z)), torch.sigmoid(beta * _apart(z, most))
 
     def value(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
         raised = F.softplus(-_apart(z, low).abs(), beta=beta)
         return z.clamp(low, high) + raised - F.softplus(-_apart(z, high).abs(), beta=beta)
 
-    return _with_slopes(value, (z, low, high), (1 - below - above, below, above))
+    return _with_slopes(value, (z, least, most), (1 - below - above, below, above))
 
 
 def leaky_relu(z: Tensor, slope: float, beta: float) -> Tensor:
@@ -282,7 +281,7 @@ def _bent(
 
     if not _differentiated(z):
         return value(z)
-    slope: Tensor | float = left
+    slope = torch.full_like(z, left)
     for place, change in kinks:
         slope = slope + change * torch.sigmoid(beta * (z - place))
     return _with_slopes(value, (z,), (slope,))

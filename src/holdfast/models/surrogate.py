@@ -1,4 +1,4 @@
-"""The softplus surrogate: a second derivative for piecewise-linear networks, without touching them."""
+"""The softplus surrogate: a second derivative for piecewise-linear networks, left untouched."""
 
 from __future__ import annotations
 
