@@ -5,6 +5,7 @@ from holdfast.models.build import Architecture, names
 from holdfast.models.classifier import as_logits, classify, no_gradient
 from holdfast.models.convolution import double_backward
 from holdfast.models.features import from_features, last_convolution, with_features
+from holdfast.models.fit import SurrogateFit, surrogate_fit
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
 from holdfast.models.normalized import Normalized, Standardized
@@ -19,6 +20,7 @@ __all__ = [
     "Attributing",
     "Normalized",
     "Standardized",
+    "SurrogateFit",
     "as_logits",
     "cifar_resnet10",
     "cifar_resnet18",
@@ -34,6 +36,7 @@ __all__ = [
     "small_resnet",
     "softplus",
     "statistics_kept",
+    "surrogate_fit",
     "vgg16_gap",
     "wide_resnet",
     "with_features",
