@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import HoldfastError, InputError
+from holdfast.models.checkpointing import no_checkpointing
 
 __all__ = ["as_logits", "classify", "no_gradient"]
 
@@ -56,9 +57,10 @@ def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor
     """
     precision = _precision(model, images)
     seen = images.clone() if precision == images.dtype else images.to(precision)
-    with _eager():
+    linked = images.requires_grad and torch.is_grad_enabled()
+    with _eager(), no_checkpointing() if linked else nullcontext():
         logits = as_logits(model(seen), images)
-    if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+    if linked and not logits.requires_grad:
         raise no_gradient()
     return logits
 
