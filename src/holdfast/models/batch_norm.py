@@ -71,7 +71,10 @@ class _BatchNorm(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
         input, weight, centre, rate = ctx.saved_tensors
-        return (*_ToInput.apply(gradient, input, weight, centre, rate, ctx.eps), None)
+        by_input, by_weight, by_bias = _ToInput.apply(
+            gradient, input, weight, centre, rate, ctx.eps
+        )
+        return by_input, by_weight, by_bias if ctx.needs_input_grad[2] else None, None
 
 
 class _ToInput(Function):
