@@ -16,6 +16,7 @@ from holdfast.contracts import (
     check_images,
     check_labels,
     check_positive,
+    check_precision,
     chunks,
     default_chunk,
     generators,
@@ -127,6 +128,7 @@ class BoundarySearch:
         assign to its label comes back as its own point, found, at distance 0.
         """
         check_images(images)
+        check_precision(images)
         if labels is not None:
             check_labels(labels, len(images))
         size = self.chunk or default_chunk(images, max(1, self.restarts))
