@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import TorchFunctionMode
 
 from holdfast.models.batch_norm import batch_norm
 from holdfast.models.checkpointing import no_checkpointing
 from holdfast.models.convolution import conv2d
+from holdfast.models.modes import active_modes
 
 __all__ = ["double_backward"]
 
@@ -101,8 +102,7 @@ def _fast_path() -> bool:
 
 def _others() -> bool:
     """Tell whether a mode of ours around this one has its own rule for activation functions."""
-    around = (type(mode) for mode in _get_current_function_mode_stack())
-    return any(k.__module__.startswith("holdfast.") and k is not double_backward for k in around)
+    return any(not isinstance(mode, double_backward) for mode in active_modes())
 
 
 def _hard_sigmoid(input: Tensor, inplace: bool = False) -> Tensor:
