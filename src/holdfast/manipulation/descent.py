@@ -18,6 +18,7 @@ from holdfast.contracts import (
     check_images,
     check_labels,
     check_positive,
+    check_precision,
     chunks,
     default_chunk,
 )
@@ -172,6 +173,7 @@ def attacked(
         How many inputs the model sees at once for each image.
     """
     check_images(images)
+    check_precision(images)
     check_labels(labels, len(images))
     labels = labels.to(images.device, torch.long)
     judges = []

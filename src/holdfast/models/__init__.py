@@ -3,7 +3,6 @@
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, names
 from holdfast.models.classifier import as_logits, classify, no_gradient
-from holdfast.models.convolution import double_backward
 from holdfast.models.features import from_features, last_convolution, with_features
 from holdfast.models.fit import SurrogateFit, surrogate_fit
 from holdfast.models.mlp import mlp
@@ -12,6 +11,7 @@ from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
 from holdfast.models.state import evaluating, statistics_kept
 from holdfast.models.surrogate import softplus
+from holdfast.models.twice import double_backward
 from holdfast.models.vgg import vgg16_gap
 from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
 
