@@ -4,7 +4,12 @@ from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, names
 from holdfast.models.classifier import as_logits, classify, no_gradient
 from holdfast.models.convolution import double_backward
-from holdfast.models.features import from_features, last_convolution, with_features
+from holdfast.models.features import (
+    from_features,
+    last_convolution,
+    last_features,
+    with_features,
+)
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
 from holdfast.models.normalized import Normalized, Standardized
@@ -27,6 +32,7 @@ __all__ = [
     "evaluating",
     "from_features",
     "last_convolution",
+    "last_features",
     "mlp",
     "mnist_cnn",
     "names",
