@@ -3,7 +3,12 @@
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, names
 from holdfast.models.classifier import as_logits, classify, no_gradient
-from holdfast.models.features import from_features, last_convolution, with_features
+from holdfast.models.features import (
+    from_features,
+    last_convolution,
+    last_features,
+    with_features,
+)
 from holdfast.models.fit import SurrogateFit, surrogate_fit
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
@@ -29,6 +34,7 @@ __all__ = [
     "evaluating",
     "from_features",
     "last_convolution",
+    "last_features",
     "mlp",
     "mnist_cnn",
     "names",
