@@ -96,6 +96,8 @@ the model has 'dog', 'bird'; --data.mapping FILE can say which class is which lo
     """
     names = logit_names(model_classes)
     needed = sorted(set(range(len(classes))) if present is None else set(present))
+    if mapping is None and tuple(classes) == names and not _nameless(model_classes):
+        return tuple(range(len(names)))
     rows = [(name, *also) for name, also in zip_longest(classes, synonyms, fillvalue=())]
     if mapping == "index":
         return _by_place(classes, len(names), needed)
