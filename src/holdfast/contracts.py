@@ -30,6 +30,7 @@ __all__ = [
     "Outcome",
     "Output",
     "StuckWarning",
+    "SurrogateWarning",
     "check_images",
     "check_labels",
     "check_positive",
@@ -80,6 +81,10 @@ class InputError(HoldfastError, ValueError):
 
 class StuckWarning(UserWarning):
     """Most steps of an attack had no direction: what it left standing is no evidence."""
+
+
+class SurrogateWarning(UserWarning):
+    """The softplus surrogate does not answer as the model does: its directions may mislead."""
 
 
 class Batch(TypedDict):

@@ -20,7 +20,6 @@ from torchvision.models import (
     swin_transformer,
     vgg,
 )
-
 from torchvision.models.googlenet import Inception, InceptionAux
 
 from holdfast.adversarial import PGD, BoundarySearch
@@ -482,7 +481,8 @@ def test_art_step(name):
 
 
 if __name__ == "__main__":
-    import time, sys
+    import sys
+    import time
 
     for name in sys.argv[1:] or FAMILIES:
         t = time.time()

@@ -12,10 +12,29 @@ from holdfast.models import double_backward, softplus
 FUNCTIONS = {
     **{
         name: getattr(F, name)
-        for name in (
-            "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish "
-            "relu relu6 rrelu selu sigmoid silu softplus softshrink softsign tanh tanhshrink"
-        ).split()
+        for name in [
+            "celu",
+            "elu",
+            "gelu",
+            "hardshrink",
+            "hardsigmoid",
+            "hardswish",
+            "hardtanh",
+            "leaky_relu",
+            "logsigmoid",
+            "mish",
+            "relu",
+            "relu6",
+            "rrelu",
+            "selu",
+            "sigmoid",
+            "silu",
+            "softplus",
+            "softshrink",
+            "softsign",
+            "tanh",
+            "tanhshrink",
+        ]
     },
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "glu": lambda x: F.glu(x, 1),

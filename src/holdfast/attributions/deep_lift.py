@@ -80,9 +80,7 @@ class DeepLIFT:
         baselines = expand_baseline(self.baseline, images)
         with evaluating(model):
             targets = resolve_targets(model, images, targets, size)
-            return lift_in_parts(
-                "DeepLIFT", model, images, baselines, targets, size, create_graph
-            )
+            return lift_in_parts("DeepLIFT", model, images, baselines, targets, size, create_graph)
 
 
 def deep_lift(

@@ -176,7 +176,13 @@ def _per_channel(value: Tensor | None, x: Tensor) -> Tensor | None:
 
 
 def _normalize(
-    rules: Rules, func: Any, x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None
+    rules: Rules,
+    func: Any,
+    x: Any,
+    p: float = 2.0,
+    dim: Any = 1,
+    eps: float = 1e-12,
+    out: Any = None,
 ) -> Any:
     if p != 2 or out is not None or not rules.paired(x) or not _within(dim, x):
         return NotImplemented
