@@ -40,7 +40,6 @@ class Logits:
     @classmethod
     def of(cls, names: tuple[str, ...]) -> Logits:
         """Take in the names, and the WordNet ids that they are or that ImageNet's order gives."""
-
         known = imagenet_classes()
         ids = [wordnet_id_of(name) for name in names]
         if not any(ids) and _are_imagenet(names):
