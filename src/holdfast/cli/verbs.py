@@ -286,9 +286,10 @@ def _read_images(model: Any, run: str, files: list[str]) -> Any:
     # What was saved without its data's shape takes what its first convolution takes.
     first = (int(weight.shape[1]) for weight in model.parameters() if weight.ndim == 4)
     channels = model.architecture.in_channels or next(first, 3)
-    settings = {"size": model.architecture.size, "channels": channels, **framing}
-    read: ImageData = build(ImageData, settings)
-    return read.read(files)
+    # All come to the size of the first where the model does not say which.
+    size = model.architecture.size or tuple(ImageData().read(files[:1]).shape[-2:])
+    chosen: ImageData = build(ImageData, {"size": size, "channels": channels, **framing})
+    return chosen.read(files)
 
 
 def _show(
