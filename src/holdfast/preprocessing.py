@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from PIL import Image
+
 from holdfast.contracts import InputError
 
 __all__ = ["Interpolation", "Preprocessing"]
@@ -74,6 +76,37 @@ class Preprocessing:
         if self.interpolation not in get_args(Interpolation):
             expected = f"one of {', '.join(get_args(Interpolation))}"
             raise InputError("Preprocessing.interpolation", repr(self.interpolation), expected)
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Resize and crop a photograph, as torchvision's `Resize` and `CenterCrop` do.
+
+        Parameters
+        ----------
+        image : Image
+            Any photograph.
+
+        Returns
+        -------
+        Image
+            One of ``size``, in the mode that it came in.
+
+        Examples
+        --------
+        >>> Preprocessing(size=(224, 224), resize=256).apply(Image.new("RGB", (500, 375))).size
+        (224, 224)
+        """
+        height, width = self.size
+        short = self.resize or max(self.size)
+        if self.mode == "squash":
+            large = (self.resize, self.resize) if self.resize else (width, height)
+        elif image.width <= image.height:
+            large = (short, int(short * image.height / image.width))
+        else:
+            large = (int(short * image.width / image.height), short)
+        if image.size != large:
+            image = image.resize(large, Image.Resampling[self.interpolation.upper()])
+        left, top = round((large[0] - width) / 2), round((large[1] - height) / 2)
+        return image.crop((left, top, left + width, top + height))
 
     def __str__(self) -> str:
         crop = "×".join(map(str, self.size))
