@@ -28,8 +28,9 @@ class Preprocessing:
         Height and width in pixels of the images that the model takes.
     resize : int, optional
         What the photograph is resized to before the central ``size`` is cut out: its short side
-        where ``mode`` is "crop", each of its sides where it is "squash". None where nothing is cut
-        off but what "crop" must: the short side then becomes the longer of ``size``.
+        where ``mode`` is "crop", each of its sides where it is "squash". Where that is smaller than
+        ``size``, black is put around it. None where nothing is cut off but what "crop" must: the
+        short side then becomes the longer of ``size``.
     mode : {"crop", "squash"}
         Whether the photograph keeps its proportions, so that a crop is needed, or is squashed.
     interpolation : str
@@ -44,7 +45,7 @@ class Preprocessing:
     Raises
     ------
     InputError
-        If a number is below 1, a crop is larger than what it is cut from, or a word is unknown.
+        If a number is below 1, or a word is unknown.
 
     Examples
     --------
@@ -68,9 +69,8 @@ class Preprocessing:
             raise InputError("Preprocessing.size", self.size, "height and width, at least 1")
         if self.channels < 1:
             raise InputError("Preprocessing.channels", self.channels, "a number of at least 1")
-        if self.resize is not None and self.resize < max(self.size):
-            expected = f"at least {max(self.size)}, from which {self.size} can be cut"
-            raise InputError("Preprocessing.resize", self.resize, expected)
+        if self.resize is not None and self.resize < 1:
+            raise InputError("Preprocessing.resize", self.resize, "a number of at least 1")
         if self.mode not in ("crop", "squash"):
             raise InputError("Preprocessing.mode", repr(self.mode), "'crop' or 'squash'")
         if self.interpolation not in get_args(Interpolation):
@@ -105,7 +105,7 @@ class Preprocessing:
             large = (int(short * image.width / image.height), short)
         if image.size != large:
             image = image.resize(large, Image.Resampling[self.interpolation.upper()])
-        left, top = round((large[0] - width) / 2), round((large[1] - height) / 2)
+        left, top = _begin(large[0], width), _begin(large[1], height)
         return image.crop((left, top, left + width, top + height))
 
     def __str__(self) -> str:
@@ -116,3 +116,8 @@ class Preprocessing:
         if self.mode == "squash":
             return f"squashed to {self.resize}×{self.resize} ({how}), centre {crop}"
         return f"short side to {self.resize or max(self.size)} ({how}), centre {crop}"
+
+
+def _begin(side: int, crop: int) -> int:
+    """Return where a crop begins; half a pixel is rounded as torchvision does."""
+    return -((crop - side) // 2) if crop > side else round((side - crop) / 2)

@@ -178,6 +178,8 @@ def _source(name: str) -> str | None:
     """Tell a folder, and an owner's model on the hub, from a name of timm's own."""
     if name.startswith(_SOURCES):
         return name
+    if "/" not in name and _timm().models.is_model(name.partition(".")[0]):
+        return None
     if Path(name).expanduser().is_dir():
         return f"local-dir:{Path(name).expanduser()}"
     return f"hf-hub:{name}" if "/" in name else None
