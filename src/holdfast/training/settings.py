@@ -30,7 +30,7 @@ from holdfast.contracts import (
     Manipulation,
     Objective,
 )
-from holdfast.training.saving import load
+from holdfast.training.saving import load_saved
 
 __all__ = ["build", "to_settings"]
 
@@ -195,11 +195,11 @@ def _model(name: str, value: Any) -> nn.Module:
     if not isinstance(value, str | os.PathLike):
         raise InputError(name, repr(value), "the folder of a trained run")
     try:
-        return load(value)
+        return load_saved(value)
     except InputError as error:
         if error.argument == "trust_code":
             came = f"{value}, which is built by code of its own"
-            expected = "a run whose architecture is Holdfast's or torchvision's"
+            expected = "a run whose architecture is of Holdfast, torchvision, timm or transformers"
             raise InputError(name, came, expected) from error
         raise InputError(name, error.came, error.expected) from error
 
