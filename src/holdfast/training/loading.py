@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from holdfast.models.checkpoint import is_weights
 from holdfast.preprocessing import Preprocessing
 from holdfast.training.saving import is_saved, load_saved
 
-__all__ = ["NamedModel", "find", "load"]
+__all__ = ["NamedModel", "completed", "find", "is_random", "load"]
 
 _GRAMMAR = (
     "a run's folder, torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or a file of "
@@ -182,7 +182,7 @@ def find(
     ((0.485, 0.456, 0.406), 1000)
     """
     origin, fields = os.fspath(name), dict(settings or {})
-    random = not pretrained or ("weights" in fields and fields["weights"] is None)
+    random = not pretrained or is_random(fields)
     fields = {key: value for key, value in fields.items() if value is not None}
     if is_weights(origin):
         return _from_file(origin, architecture, fields, random)
@@ -209,6 +209,46 @@ def find(
         filled = replace(filled, weights=None)
     classes = card.classes if card.classes and len(card.classes) == filled.classes else None
     return NamedModel(filled, classes, _as_built(card.preprocessing, filled), origin)
+
+
+def is_random(settings: Mapping[str, Any]) -> bool:
+    """Tell whether settings of an `Architecture` ask for random weights, rather than for none.
+
+    Examples
+    --------
+    >>> is_random({"weights": None}), is_random({})
+    (True, False)
+    """
+    return "weights" in settings and settings["weights"] is None
+
+
+def completed(
+    architecture: Architecture, classes: Sequence[str], shape: tuple[int, int, int]
+) -> Architecture:
+    """Fill in what an architecture leaves to the data, and what its configuration says.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        What the user says; that stays.
+    classes : sequence of str
+        The classes of the data.
+    shape : tuple of int
+        Channels, height and width of its images.
+
+    Examples
+    --------
+    >>> completed(Architecture("mnist_cnn"), ["cat", "dog"], (1, 16, 16)).classes
+    2
+    """
+    channels, height, _ = shape
+    filled = replace(
+        architecture,
+        classes=architecture.classes or len(classes),
+        in_channels=architecture.in_channels or channels,
+        size=architecture.size or height,
+    )
+    return filled.filled(filled.described())
 
 
 def _from_file(
