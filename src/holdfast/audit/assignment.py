@@ -224,6 +224,8 @@ def _found(
         return NamedModel(made, images.classes, None, subject), data
     if found.preprocessing is not None:
         data = as_expected(data, found.preprocessing)
+    elif found.architecture.source in ("hf", "timm") and data.size is None:
+        raise HoldfastError(f"{subject} does not say which images it expects; give --data.size")
     if found.classes is not None:
         data.load("test").for_model(found.classes)  # refused before anything is downloaded
     return found, data

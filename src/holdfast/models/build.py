@@ -183,6 +183,11 @@ class Architecture:
 
         Where ``weights`` is None, nothing is known of a normalization or of classes.
 
+        Raises
+        ------
+        InputError
+            If trained weights want their images normalized, and do not say how.
+
         Examples
         --------
         >>> architecture = Architecture("resnet50", weights="DEFAULT")
@@ -201,6 +206,9 @@ class Architecture:
             known["weights"] = card.weights or self.weights
             known["classes"] = self.classes or card.count
         if self.mean is None and not self.standardize:
+            if card.silent and mean is None:
+                expected = f"a normalization: {card.name} has no image processor that says its own"
+                raise InputError("Architecture.mean, std", None, expected)
             known |= {"mean": mean, "std": std}
         return replace(self, **known)
 

@@ -35,6 +35,8 @@ class Card:
         What belongs to `Architecture.options`.
     config : dict, optional
         The whole configuration of the network, where the network is built from one.
+    silent : bool
+        Whether there should be a normalization, and the file that says which is missing.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Card:
     preprocessing: Preprocessing | None = None
     options: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] | None = None
+    silent: bool = False
 
 
 def close_to(name: str, known: Collection[str]) -> str:

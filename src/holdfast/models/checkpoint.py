@@ -78,7 +78,7 @@ def _unpickled(file: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch fail in any way
-        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+        if any(sign in str(error) for sign in ("GLOBAL", "Unsupported class", "TorchScript")):
             came = f"{file}, which holds more than tensors and would run code to be read"
             expected = "weights alone: torch.save(model.state_dict(), …), or safetensors"
             raise InputError("weights", came, expected) from error

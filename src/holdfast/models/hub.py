@@ -11,13 +11,15 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 
-__all__ = ["asking_the_hub"]
+from holdfast.models.card import reason
+
+__all__ = ["asking_the_hub", "why_not"]
 
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
 @contextmanager
-def asking_the_hub(local: bool = False) -> Iterator[None]:
+def asking_the_hub(local: bool = False) -> Iterator[bool]:
     """Let the block ask the hub if it answers within seconds; else it finds what is stored.
 
     Without a network the hub's own client tries again and again, for most of a minute.
@@ -26,6 +28,11 @@ def asking_the_hub(local: bool = False) -> Iterator[None]:
     ----------
     local : bool
         Ask nobody.
+
+    Yields
+    ------
+    bool
+        Whether the hub is asked.
 
     Examples
     --------
@@ -39,11 +46,24 @@ def asking_the_hub(local: bool = False) -> Iterator[None]:
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield
+        yield not constants.HF_HUB_OFFLINE
     finally:
         constants.HF_HUB_OFFLINE = before
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def why_not(error: BaseException, local: bool, asked: bool) -> str:
+    """Say in one line why something could not be had.
+
+    Examples
+    --------
+    >>> why_not(OSError("gone"), local=False, asked=False)
+    'the Hugging Face hub cannot be asked, and nothing of it is stored under $HF_HOME'
+    """
+    if local or asked:
+        return reason(error)
+    return "the Hugging Face hub cannot be asked, and nothing of it is stored under $HF_HOME"
 
 
 def _reachable(seconds: float = 5) -> bool:

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.models.card import Card, reason
+from holdfast.models.card import Card, reason, refuse_options
 from holdfast.models.image_processor import Processed, read_processor
+from holdfast.models.timm_models import KEPT
 
 __all__ = ["PixelClassifier", "build", "describe"]
 
@@ -97,6 +98,7 @@ def describe(name: str) -> Card:
         processed.preprocessing,
         options={_ORDER: "bgr"} if processed.bgr else {},
         config={key: value for key, value in settings.items() if key not in _LEFT_OUT},
+        silent=processed.silent,
     )
 
 
@@ -156,30 +158,34 @@ def _folder(name: str) -> Path | None:
 @contextmanager
 def _asking(name: str, what: str) -> Iterator[dict[str, Any]]:
     """Turn whatever transformers raises in the block into one line; yield arguments for it."""
-    from holdfast.models.hub import asking_the_hub
+    from transformers.utils import logging as transformers_logging
 
-    local = _folder(name) is not None
-    logger = logging.getLogger("transformers")
+    from holdfast.models.hub import asking_the_hub, why_not
+
+    local, asked = _folder(name) is not None, False
+    logger, bar = logging.getLogger("transformers"), transformers_logging.is_progress_bar_enabled()
     level = logger.level
     logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
     try:
-        with asking_the_hub(local):
+        with asking_the_hub(local) as asked:
             yield {"trust_remote_code": False, "local_files_only": local}
     except HoldfastError:
         raise
     except Exception as error:  # a download, and a file of anybody's, can fail in any way
-        text = " ".join(str(error).split())
-        if "trust_remote_code" in text:
+        if "trust_remote_code" in str(error):
             raise HoldfastError(
                 f"hf:{name} needs code of its own, which Holdfast does not run; write a function "
                 "that makes the model and name it as package.module:function"
             ) from error
-        where = "" if local else "; there is no such folder, and what is stored is under $HF_HOME"
-        raise HoldfastError(
-            f"{what} of hf:{name} cannot be had ({reason(error)}){where}"
-        ) from error
+        why = why_not(error, local, asked)
+        if not local and not asked:
+            why = f"there is no such folder; {why}"
+        raise HoldfastError(f"{what} of hf:{name} cannot be had ({why})") from error
     finally:
         logger.setLevel(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
 
 
 def _place(name: str) -> str:
@@ -205,6 +211,7 @@ def _check_type(name: str, settings: Mapping[str, Any]) -> None:
     inner = str(settings.get("architecture", ""))
     if kind == "timm_wrapper" and (":" in inner or "/" in inner):
         raise InputError("Architecture.config", f"architecture {inner!r}", "a name of timm's own")
+    refuse_options(settings.get("model_args") or {}, KEPT)
 
 
 def _config(
@@ -265,7 +272,8 @@ def _trained(name: str, config: Any, new_head: bool) -> nn.Module:
             **arguments,
         )
     shapes = {key: tensor.shape for key, tensor in made.state_dict().items()}
-    fresh = [*info["missing_keys"], *(key for key, *_ in _triples(info["mismatched_keys"]))]
+    others = [k if isinstance(k, str) else k[0] for k in info["mismatched_keys"]]
+    fresh = [*info["missing_keys"], *others]
     # What transformers cannot fill it draws at random: right for a new last layer alone.
     wrong = sorted(
         key for key in fresh if not (new_head and shapes.get(key, ())[:1] == (config.num_labels,))
@@ -281,10 +289,6 @@ def _trained(name: str, config: Any, new_head: bool) -> nn.Module:
     return trained
 
 
-def _triples(mismatched: Any) -> list[tuple[str, ...]]:
-    return [(entry,) if isinstance(entry, str) else tuple(entry) for entry in mismatched]
-
-
 def _processed(name: str, settings: Mapping[str, Any]) -> Processed:
     transformers = _transformers()
     try:
@@ -292,7 +296,7 @@ def _processed(name: str, settings: Mapping[str, Any]) -> Processed:
             processor = transformers.AutoImageProcessor.from_pretrained(_place(name), **arguments)
     except HoldfastError as error:
         if isinstance(error.__cause__, OSError) and _has_no_processor(name):
-            return Processed()
+            return Processed(silent=True)
         raise
     return read_processor(processor, settings.get("num_channels") or 3, f"hf:{name}")
 

@@ -30,12 +30,15 @@ class Processed:
         How it normalizes images in [0, 1]; None where it does not.
     bgr : bool
         Whether it turns the channels around.
+    silent : bool
+        Whether there is no processor that would say all this.
     """
 
     preprocessing: Preprocessing | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     bgr: bool = False
+    silent: bool = False
 
 
 def read_processor(processor: Any, channels: int, name: str) -> Processed:

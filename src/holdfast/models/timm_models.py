@@ -13,9 +13,10 @@ from holdfast.contracts import HoldfastError, InputError
 from holdfast.models.card import Card, close_to, reason, refuse_options
 from holdfast.preprocessing import Interpolation, Preprocessing
 
-__all__ = ["build", "describe", "preprocessing_of"]
+__all__ = ["KEPT", "build", "describe", "preprocessing_of"]
 
-_KEPT = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+KEPT = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""Options by which timm would fetch weights or settings."""
 _SOURCES = ("hf-hub:", "local-dir:")
 
 
@@ -52,6 +53,8 @@ def describe(name: str, weights: str | None = None) -> Card:
     if source is not None:
         settings, plain, arguments = _from_folder_or_hub(source)
         options, name, weights = dict(arguments), plain, source
+        count = options.pop("num_classes", None)
+        settings = settings | ({} if count is None else {"num_classes": count})
         _check_name(name)
     else:
         if weights not in (None, "DEFAULT") and not str(weights).startswith(_SOURCES):
@@ -101,14 +104,15 @@ def build(
     7
     """
     timm = _timm()
-    refuse_options(options, _KEPT)
+    refuse_options(options, KEPT)
     download = weights is not None and pretrained
     if download and weights != "DEFAULT":
         name = weights if weights.startswith(_SOURCES) else f"{name.partition('.')[0]}.{weights}"
     source = _source(name)
     if source is None:
         _check_name(name)
-    arguments = {"num_classes": classes, "in_chans": in_channels, **options}
+    said = {"num_classes": classes, "in_chans": in_channels}
+    arguments = {**options, **{key: value for key, value in said.items() if value is not None}}
     if size is not None and source is None:
         found = timm.models.get_pretrained_cfg(name)
         if found is not None and found.fixed_input_size:
@@ -128,10 +132,11 @@ def _made(
     options: Mapping[str, Any],
     arguments: Mapping[str, Any],
 ) -> nn.Module:
-    from holdfast.models.hub import asking_the_hub
+    from holdfast.models.hub import asking_the_hub, why_not
 
+    asked = False
     try:
-        with asking_the_hub(local):
+        with asking_the_hub(local) as asked:
             made: nn.Module = _timm().create_model(name, pretrained=download, **arguments)
             return made
     except (TypeError, AssertionError) as error:
@@ -139,8 +144,8 @@ def _made(
         raise InputError("Architecture.options", dict(options), expected) from error
     except Exception as error:  # a download can fail in any way
         what = "trained weights of timm:" if download else "timm:"
-        offline = "" if local else ", and they are not stored under $HF_HOME"
-        raise HoldfastError(f"{what}{name} cannot be had ({reason(error)}){offline}") from error
+        why = why_not(error, local, asked)
+        raise HoldfastError(f"{what}{name} cannot be had ({why})") from error
 
 
 def _timm() -> Any:
@@ -162,9 +167,9 @@ def _check_name(name: str) -> None:
         expected = f"a model of timm, such as timm:resnet50.a1_in1k{close_to(base, _known())}"
         raise InputError("Architecture.name", f"'timm:{name}'", expected)
     if dot:
-        tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{base}.*")]
-        deprecated = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
-        if tag not in tags and deprecated is None:
+        listed = timm.list_models(f"{base}.*", pretrained=True)
+        tags = [one.partition(".")[2] for one in listed]
+        if tag not in tags:
             expected = f"one of {', '.join(tags) or 'none'}, weights of timm:{base}"
             raise InputError("Architecture.weights", repr(tag), expected)
 
@@ -189,16 +194,18 @@ def _from_folder_or_hub(source: str) -> tuple[dict[str, Any], str, dict[str, Any
     from timm.models import load_model_config_from_hf
     from timm.models._hub import load_model_config_from_path
 
-    from holdfast.models.hub import asking_the_hub
+    from holdfast.models.hub import asking_the_hub, why_not
 
     kind, _, place = source.partition(":")
+    local, asked = kind == "local-dir", False
     try:
-        with asking_the_hub(local=kind == "local-dir"):
-            if kind == "local-dir":
+        with asking_the_hub(local) as asked:
+            if local:
                 return load_model_config_from_path(place)
             return load_model_config_from_hf(place)
     except Exception as error:  # a download, and a file of anybody's, can fail in any way
-        raise HoldfastError(f"timm:{place} cannot be had ({reason(error)})") from error
+        why = why_not(error, local, asked)
+        raise HoldfastError(f"timm:{place} cannot be had ({why})") from error
 
 
 def preprocessing_of(

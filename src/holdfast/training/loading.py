@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _GRAMMAR = (
 
 
 def load(
-    name: str | os.PathLike[str],
+    name: str | os.PathLike[str] | Architecture,
     device: str | torch.device = "cpu",
     *,
     architecture: str | Architecture | None = None,
@@ -38,7 +39,7 @@ def load(
 
     Parameters
     ----------
-    name : str or path
+    name : str, path or Architecture
         - the folder of a trained run, or a file that `holdfast.training.save` wrote;
         - ``torchvision:resnet50``, or ``torchvision:resnet50/IMAGENET1K_V2`` for other weights than
           torchvision's default ones; a bare ``resnet50`` is the same;
@@ -49,7 +50,8 @@ def load(
         - ``weights.safetensors``, ``weights.pth`` or ``weights.pt``, with an ``architecture``.
           Pickled files are read by ``torch.load(weights_only=True)``, which runs no code.
 
-        A folder or file goes before other names. Published weights are downloaded once.
+        A folder or file goes before other names. Published weights are downloaded once. An
+        `Architecture` of a published name says more than the name: a normalization, options.
     device : str or torch.device
         Where the model goes.
     architecture : str or Architecture, optional
@@ -84,23 +86,27 @@ def load(
     ('tench', 'short side to 256 (bilinear), centre 224×224')
     >>> model(torch.rand(1, 3, 64, 64)).shape
     torch.Size([1, 1000])
-    >>> load("resnet5")
+    >>> load("resnet5")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    holdfast.contracts.HoldfastError: there is no model 'resnet5' (close: resnet50, resnet34, \
-resnet18); expected a run's folder, torchvision:NAME, timm:NAME, hf:NAME, \
-package.module:function, or a file of weights with its architecture
+    holdfast.contracts.HoldfastError: there is no model 'resnet5' (close: resnet50, ...
     """
-    if is_saved(name):
+    settings: dict[str, Any] = {}
+    if isinstance(name, Architecture):
+        name, settings = _taken_apart(name)
+    elif is_saved(name):
         _check_saved(name, architecture)
         return load_saved(name, device, trust_code=trust_code)
-    settings: Mapping[str, Any] = {}
     if isinstance(architecture, Architecture):
-        given = {f: getattr(architecture, f) for f in architecture.__dataclass_fields__}
-        settings, architecture = {k: v for k, v in given.items() if k != "name"}, architecture.name
-        settings = {key: value for key, value in settings.items() if value is not None}
+        architecture, settings = _taken_apart(architecture)
     found = find(name, architecture=architecture, settings=settings, pretrained=pretrained)
     return found.build().to(device)
+
+
+def _taken_apart(architecture: Architecture) -> tuple[str, dict[str, Any]]:
+    """Return the name and what else is said."""
+    said = {f.name: getattr(architecture, f.name) for f in fields_of(architecture)}
+    return said.pop("name"), {key: value for key, value in said.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,7 @@ def find(
             )
         return NamedModel(made, None, None, origin)
     card = published.described()
-    filled = published.filled(card)
+    filled = (made if random and card.silent else published).filled(card)
     if card.count is not None and filled.classes != card.count and not random:
         expected = f"{card.count}, as the weights of {origin} have; others are trained first"
         raise InputError("Architecture.classes", filled.classes, expected)
