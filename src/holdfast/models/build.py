@@ -174,7 +174,8 @@ class Architecture:
             case "hf":
                 return hugging_face.describe(name)
             case "torchvision" if self.weights is not None:
-                card = torchvision_models.describe(_known(name), published)
+                plain = _known(name) if name == self.name else name
+                card = torchvision_models.describe(plain, published)
                 return replace(card, name=self.name)
         return Card(self.name)
 
