@@ -125,8 +125,11 @@ def test_boxes_come_along_and_scale(tmp_path: Path) -> None:
 
     # Twice as wide, half as high.
     assert ImageData(path).load("train").batch([1, 0])["boxes"].tolist() == box[::-1]
-    scaled = ImageData(path, size=20).load("train").batch([0])["boxes"]
-    assert scaled.tolist() == [[4.0, 4.0, 12.0, 8.0]]
+    squashed = ImageData(path, size=20, fit="squash").load("train").batch([0])["boxes"]
+    assert squashed.tolist() == [[4.0, 4.0, 12.0, 8.0]]
+    # Twice as wide and as high, less ten rows above and below.
+    cropped = ImageData(path, size=20).load("train").batch([0, 1])["boxes"]
+    assert cropped.tolist() == [[4.0, 0.0, 12.0, 6.0], [0.0, 0.0, 20.0, 20.0]]
 
 
 def test_boxes_follow_the_limit(tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_it_is_an_option_of_a_command() -> None:
     assert parser.instantiate_classes(given).data == ImageData("x/y", channels=3, limit=7)
     text = io.StringIO()
     parser.print_help(text)
-    assert "Side in pixels of the square that every image is resized to" in " ".join(
+    assert "Side in pixels of the square, or height and width, that every image is" in " ".join(
         text.getvalue().split()
     )
 
@@ -195,7 +198,13 @@ def test_it_is_an_option_of_a_command() -> None:
     ("settings", "message"),
     [
         ({"limit": 0}, "ImageData.limit: expected a number above 0, got 0"),
-        ({"size": -1}, "ImageData.size: expected a number above 0, got -1"),
+        ({"size": -1}, "ImageData.size: expected a side or height and width, .* got -1"),
+        ({"size": 0}, "ImageData.size: expected a side or height and width, .* got 0"),
+        ({"size": (8, 9, 3)}, r"ImageData.size: expected a side or height .* got \(8, 9, 3\)"),
+        ({"size": 8.5}, "ImageData.size: expected a side or height and width, .* got 8.5"),
+        ({"resize": (8, 0)}, r"ImageData.resize: expected a side or height .* got \(8, 0\)"),
+        ({"fit": "stretch"}, "ImageData.fit: expected 'crop' or 'squash', got 'stretch'"),
+        ({"interpolation": "linear"}, "ImageData.interpolation: expected one of nearest, bil"),
         ({"channels": 2}, "ImageData.channels: expected 1, 3 or None, got 2"),
     ],
 )
@@ -316,10 +325,14 @@ def test_masks_and_saliency_come_along_and_scale(tmp_path: Path) -> None:
     assert torch.equal(batch["masks"][0], 1 - batch["masks"][1])
     assert batch["masks"][2].isnan().all()
     torch.testing.assert_close(batch["saliency"], torch.from_numpy(saliency[[2, 0, 1]]))
-    halved = ImageData(path, size=10).load("train").batch([0])["masks"]
+    halved = ImageData(path, size=10, fit="squash").load("train").batch([0])["masks"]
     assert halved.shape == (1, 10, 10)
     assert halved[0, 2:6, 2:6].min() > 0.8
     assert (halved > 0.5).sum() == 16
+    cropped = ImageData(path, size=10).load("train").batch([0])
+    assert torch.equal(cropped["masks"][0], torch.from_numpy(shape[5:15] / 255).float())
+    torch.testing.assert_close(cropped["saliency"][0], torch.from_numpy(saliency[0, 5:15]))
+    assert np.array_equal((cropped["images"][0, 0] * 255).round().byte(), pixels[0, 5:15])
 
 
 def test_masks_follow_the_limit_and_may_be_read_on_demand(
