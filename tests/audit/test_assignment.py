@@ -8,7 +8,6 @@ import torchvision
 import yaml
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pixels
-from torch import nn
 
 from holdfast import report
 from holdfast.audit import Audit

@@ -108,7 +108,11 @@ architecture
     overrides = dict(overrides or {})
     saved = is_saved(subject)
     _check_keys(overrides, ("data", "audit") if saved else ("data", "audit", "model"))
-    with from_a_run(trust_code) if saved else from_a_run(None):
+    with from_a_run(trust_code if saved else None):
+        named = overlay({}, overrides).get("model", {})
+        if not saved:
+            build(Architecture, {"name": architecture or subject, **named})  # refuses what is wrong
+            found = find(subject, architecture=architecture, settings=named)
         settings = _settings(subject, saved, data, overrides)
         wanted: ImageData = build(ImageData, settings["data"])
         load_model: Callable[[], nn.Module]
@@ -117,9 +121,9 @@ architecture
                 partial(load, subject, architecture=architecture, trust_code=trust_code)
             )
             if not (Path(subject) / "config.yaml").is_file() and load_model().preprocessing:
-                wanted = as_expected(wanted, load_model().preprocessing)  # type: ignore[arg-type]
+                wanted = as_expected(wanted, load_model().preprocessing)
         else:
-            found, wanted = _found(subject, architecture, settings.get("model", {}), wanted)
+            found, wanted = _fitted(found, named, wanted)
             load_model = _Once(found.build)
         model = load_model()
         images = wanted.load("test")
@@ -212,19 +216,18 @@ def _settings(
     return {**settings, "data": {**split, **settings.get("data", {}), "path": path}}
 
 
-def _found(
-    subject: str, architecture: str | None, settings: Mapping[str, Any], data: ImageData
+def _fitted(
+    found: NamedModel, settings: Mapping[str, Any], data: ImageData
 ) -> tuple[NamedModel, ImageData]:
-    """Find a model that is no run, and the data in the form that it expects."""
-    build(Architecture, {"name": architecture or subject, **settings})  # refuses wrong settings
-    found = find(subject, architecture=architecture, settings=settings)
-    if is_random(settings) and found.architecture.source != "code":
+    """Fit the data to what the model says, and a model of random weights to the data."""
+    architecture, subject = found.architecture, found.origin
+    if is_random(settings) and architecture.source != "code":
         images = data.load("test")
         made = completed(Architecture(subject, **settings), images.classes, images.shape)
         return NamedModel(made, images.classes, None, subject), data
     if found.preprocessing is not None:
         data = as_expected(data, found.preprocessing)
-    elif found.architecture.source in ("hf", "timm") and data.size is None:
+    elif architecture.source in ("hf", "timm") and data.size is None:
         raise HoldfastError(f"{subject} does not say which images it expects; give --data.size")
     if found.classes is not None:
         data.load("test").for_model(found.classes)  # refused before anything is downloaded

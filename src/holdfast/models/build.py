@@ -282,7 +282,10 @@ def _normalization(architecture: Architecture, known: dict[str, Any]) -> tuple[A
     plain = replace(architecture, **known, weights=None)
     expected = _made(plain, pretrained=False).state_dict()
     _, normal = fit(read_weights(str(architecture.weights)), expected)
-    return normal and tuple(tuple(values.flatten().tolist()) for values in normal)
+    if normal is None:
+        return None
+    mean, std = (tuple(values.flatten().tolist()) for values in normal)
+    return mean, std
 
 
 def _made(architecture: Architecture, pretrained: bool) -> nn.Module:

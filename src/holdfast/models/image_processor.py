@@ -94,8 +94,8 @@ def _said(processor: Any, channels: int) -> Processed:
     if wrapped is not None:
         from holdfast.models.timm_models import preprocessing_of
 
-        mean, std = tuple(wrapped["mean"]), tuple(wrapped["std"])
-        return Processed(preprocessing_of(wrapped, mean, std), mean, std)
+        normal = tuple(wrapped["mean"]), tuple(wrapped["std"])
+        return Processed(preprocessing_of(wrapped, *normal), *normal)
     mean, std = _normalization(processor, channels)
     preprocessing = _preprocessing(processor)
     if preprocessing is not None:
@@ -164,12 +164,10 @@ def _sides(size: Any) -> dict[str, int]:
     if isinstance(size, int):
         return {"height": size, "width": size}
     names = ("height", "width", "shortest_edge", "longest_edge")
-    read = (
-        (lambda key: size.get(key))
-        if hasattr(size, "get")
-        else (lambda key: getattr(size, key, None))
-    )
-    return {key: int(read(key)) for key in names if read(key) is not None}
+    read = {
+        key: size.get(key) if hasattr(size, "get") else getattr(size, key, None) for key in names
+    }
+    return {key: int(side) for key, side in read.items() if side is not None}
 
 
 # --- seen on a picture ---------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def build(
     timm = _timm()
     refuse_options(options, KEPT)
     download = weights is not None and pretrained
-    if download and weights != "DEFAULT":
+    if download and weights is not None and weights != "DEFAULT":
         name = weights if weights.startswith(_SOURCES) else f"{name.partition('.')[0]}.{weights}"
     source = _source(name)
     if source is None:
@@ -231,7 +231,7 @@ def preprocessing_of(
 
 def _labels(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Name the classes: the configuration's own, or ImageNet's by the number of classes."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     own, about = settings.get("label_names"), settings.get("label_descriptions") or {}
     if own:

@@ -306,10 +306,9 @@ def _as_built(
     size = architecture.size
     changed = preprocessing
     if size is not None and (size, size) != preprocessing.size:
-        scale = (
-            None if preprocessing.resize is None else preprocessing.resize / preprocessing.size[0]
-        )
-        changed = replace(preprocessing, size=(size, size), resize=scale and int(size * scale))
+        resize = preprocessing.resize
+        scaled = None if resize is None else int(size * resize / preprocessing.size[0])
+        changed = replace(preprocessing, size=(size, size), resize=scaled)
     return replace(
         changed,
         channels=architecture.in_channels or preprocessing.channels,

@@ -58,7 +58,8 @@ def save(
     recipe : str, optional
         How the model was trained, for the reader.
     preprocessing : Preprocessing, optional
-        How photographs become the images that it takes.
+        How photographs become the images that it takes; by default what `holdfast.load` has put
+        into ``model.preprocessing``.
 
     Raises
     ------
@@ -85,8 +86,9 @@ def save(
     }
     if recipe is not None:
         metadata["recipe"] = recipe
-    if preprocessing is not None:
-        metadata["preprocessing"] = json.dumps(dataclasses.asdict(preprocessing))
+    known = getattr(model, "preprocessing", None) if preprocessing is None else preprocessing
+    if isinstance(known, Preprocessing):
+        metadata["preprocessing"] = json.dumps(dataclasses.asdict(known))
     # Copies, as safetensors refuses tensors that share memory, which tied weights do.
     state = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
