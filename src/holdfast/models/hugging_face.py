@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.models.card import Card, reason, refuse_options
+from holdfast.models import timm_models
+from holdfast.models.card import Card, reason
 from holdfast.models.image_processor import Processed, read_processor
-from holdfast.models.timm_models import KEPT
 
 __all__ = ["PixelClassifier", "build", "describe"]
 
@@ -35,6 +35,8 @@ _LEFT_OUT = (
     "transformers_version",
     "use_pretrained_backbone",
 )
+_OF_TIMM = "timm_wrapper"
+"""What transformers calls models of timm; Holdfast leaves them to timm itself."""
 _ORDER = "channel_order"
 """The one option that is ours: "bgr" where the network takes blue first."""
 
@@ -86,6 +88,8 @@ def describe(name: str) -> Card:
         needs code of its own.
     """
     settings = _settings(name)
+    if settings["model_type"] == _OF_TIMM:
+        return timm_models.describe(_place(name))
     processed = _processed(name, settings)
     labels = settings.pop("id2label", None) or {}
     return Card(
@@ -129,6 +133,16 @@ def build(
         expected = "'DEFAULT', its own, None for random ones, or a file of weights"
         raise InputError("Architecture.weights", weights, expected)
     given = _settings(name) if config is None else copy.deepcopy(dict(config))
+    if config is None and given["model_type"] == _OF_TIMM:
+        return timm_models.build(
+            _place(name),
+            classes=classes,
+            in_channels=in_channels,
+            size=size,
+            weights=weights,
+            options=options,
+            pretrained=pretrained,
+        )
     had = len(given.get("id2label") or {}) or None
     if classes is None and config is not None:
         classes = had
@@ -198,7 +212,8 @@ def _settings(name: str) -> dict[str, Any]:
     with _asking(name, "the configuration") as arguments:
         config = transformers.AutoConfig.from_pretrained(_place(name), **arguments)
     settings: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    _check_type(name, settings)
+    if settings.get("model_type") != _OF_TIMM:
+        _check_type(name, settings)
     return settings
 
 
@@ -206,12 +221,8 @@ def _check_type(name: str, settings: Mapping[str, Any]) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
     kind = settings.get("model_type")
-    if kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+    if kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES or kind == _OF_TIMM:
         raise InputError("Architecture.name", f"'hf:{name}', a {kind}", "an image classifier")
-    inner = str(settings.get("architecture", ""))
-    if kind == "timm_wrapper" and (":" in inner or "/" in inner):
-        raise InputError("Architecture.config", f"architecture {inner!r}", "a name of timm's own")
-    refuse_options(settings.get("model_args") or {}, KEPT)
 
 
 def _config(

@@ -90,12 +90,6 @@ def _refusal(processor: Any, name: str, why: str) -> HoldfastError:
 
 def _said(processor: Any, channels: int) -> Processed:
     """Read the processor's settings; some classes read their own in ways of their own."""
-    wrapped = getattr(processor, "data_config", None)
-    if wrapped is not None:
-        from holdfast.models.timm_models import preprocessing_of
-
-        normal = tuple(wrapped["mean"]), tuple(wrapped["std"])
-        return Processed(preprocessing_of(wrapped, *normal), *normal)
     mean, std = _normalization(processor, channels)
     preprocessing = _preprocessing(processor)
     if preprocessing is not None:
