@@ -8,9 +8,9 @@ from holdfast.report.attacks import AT_A_GLANCE
 from holdfast.report.checks import checks_named
 from holdfast.report.explanations import APART
 from holdfast.report.records import AuditedRun
-from holdfast.report.sheet import Cell, Column, Line, Sheet, cell_of
+from holdfast.report.sheet import RANDOM, Cell, Column, Line, Sheet, cell_of, with_random
 from holdfast.report.summary import CORRUPTIONS, Row, Table
-from holdfast.report.trust import doubts_of
+from holdfast.report.trust import doubt_count
 from holdfast.report.wording import attribution_of, check_title
 from holdfast.report.wsol import best_threshold, over_thresholds
 
@@ -33,18 +33,19 @@ def glance(runs: Sequence[AuditedRun], table: Table) -> Sheet:
     ['Accuracy']
     """
     columns = [*_accuracies(table), *_similarities(table), *_localization(runs, table)]
-    doubted = checks_named(table, "trust/")
-    if doubted:
-        counts = [_doubts(table, run, doubted) for run in table.runs]
+    counts = [_doubts(table, run) for run in table.runs]
+    if any(counts):
         column = Column("Doubts", "doubts", "", ("value",), _count, "")
         columns.append((column, counts))
     lines = [
         Line((run,), tuple(cells[number] for _, cells in columns))
         for number, run in enumerate(table.runs)
     ]
-    return Sheet(
-        "glance", _caption(table), ("Model",), tuple(column for column, _ in columns), tuple(lines)
-    )
+    shown = with_random([column for column, _ in columns], lines)
+    wanted = [(c, "correct") for c in table.predictions]
+    wanted += [(c, "kendall_tau") for c in table.explanations]
+    notes = (*table.notes(*wanted), *_findings(table)) if wanted else ()
+    return Sheet("glance", _caption(table, shown), ("Model",), shown, tuple(lines), notes)
 
 
 def _accuracies(table: Table) -> list[tuple[Column, list[Cell | None]]]:
@@ -97,17 +98,23 @@ def _column(table: Table, check: str, measure: str, title: str) -> tuple[Column,
 def _strongest(
     table: Table, checks: Sequence[str], measure: str, title: str
 ) -> tuple[Column, list[Cell | None]]:
-    """Take for each model the check that leaves the lowest mean."""
+    """Take for each model the check that leaves the lowest mean, of those that are evidence."""
     cells = []
     for run in table.runs:
         rows: list[Row] = [r for check in checks if (r := table.row(run, check, measure))]
+        rows = [row for row in rows if not row.struck] or rows
         cells.append(cell_of(min(rows, key=lambda row: row.mean)) if rows else None)
     return Column(title, f"strongest:{measure}"), cells
 
 
-def _doubts(table: Table, run: str, checks: Sequence[str]) -> Cell | None:
-    made = [check for check in checks if any((run, check) == key[:2] for key in table.rows)]
-    return {"value": float(sum(len(doubts_of(table, run, c)) for c in made))} if made else None
+def _doubts(table: Table, run: str) -> Cell | None:
+    """Count what speaks against the figures of a run, if that was looked for."""
+    count = doubt_count(table, run)
+    return None if count is None else {"value": float(count)}
+
+
+def _findings(table: Table) -> list[str]:
+    return [f"“{run}”: {said}" for run, found in table.findings.items() for said in found]
 
 
 def _kinds(table: Table) -> int:
@@ -122,10 +129,12 @@ def _count(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
-def _caption(table: Table) -> str:
+def _caption(table: Table, columns: Sequence[Column]) -> str:
     parts = ["Means in percent, with their 95% confidence intervals."]
     if table.explanations:
         parts.append("τ is how alike the maps are before and after an attack on the explanation.")
+    if any(RANDOM in column.parts for column in columns):
+        parts.append("Beneath it: what random signs at the same ε leave.")
     if table.folded:
         parts.append("Attacks that differ in one number only share a column, that of the main one.")
     if len(table.runs) > 1:
