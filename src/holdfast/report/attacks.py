@@ -16,8 +16,8 @@ __all__ = ["CURVES_NOTE", "attack_sections"]
 # So many checks on predictions have a column each at a glance.
 AT_A_GLANCE = 5
 CURVES_NOTE = (
-    "Attacks that differ in one number only; bands are 95% confidence intervals of the mean. What is "
-    "crossed out is no evidence: that attack had no direction, or did less than chance."
+    "Attacks that differ in one number only; bands are 95% confidence intervals of the mean. What "
+    "is crossed out is no evidence: that attack had no direction, or did less than chance."
 )
 
 
