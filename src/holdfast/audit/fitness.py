@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from holdfast.audit.repeatable import device_of, seeded
 from holdfast.contracts import Attribution, HoldfastError
 from holdfast.data import ImageDataset
-from holdfast.models import classify, evaluating, softplus
+from holdfast.models import classify, evaluating, no_gradient, softplus
 
 __all__ = ["Fitness", "check_fitness"]
 
@@ -220,12 +220,12 @@ def _on_gradients(model: nn.Module, images: Tensor) -> Iterator[str]:
             logits = classify(model, x)
             chosen = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
             (gradients,) = torch.autograd.grad(chosen, x, allow_unused=True)
+            if gradients is None:
+                raise no_gradient()
     except (HoldfastError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         yield f"The model cannot be differentiated ({reason}): {hopeless}"
         return
-    if gradients is None:
-        gradients = torch.zeros_like(images)
     bad = int((~torch.isfinite(gradients)).flatten(1).any(1).sum())
     zero = int((gradients == 0).flatten(1).all(1).sum())
     if bad:
@@ -258,7 +258,9 @@ def _on_maps(
     except HoldfastError as error:
         yield f"{name} explains nothing here: {error}"
         return
-    if float((first - second).abs().max()) > 1e-3 * float(first.abs().max()):
+    if bool((first == first.flatten(1)[:, 0].view(-1, 1, 1, 1)).all()):
+        yield f"{name} gives an image a map without any difference: it explains nothing."
+    elif float((first - second).abs().max()) > 1e-3 * float(first.abs().max()):
         yield (
             f"{name} explains the same image differently in a second call: it draws at random "
             "without a seed, and similarities of its maps mix that with the attack."

@@ -106,7 +106,10 @@ def _explanations(run: AuditedRun, check: str) -> dict[str, str]:
     if reasons:
         why = "; ".join(filter(None, [", and ".join(reasons), told]))
         return dict.fromkeys((m for m in SIMILARITIES if len(run.values(check, m))), why)
-    weaker = [m for m in SIMILARITIES if _is_weaker(run, check, m)]
+    # An attack on the highest pixels may do more than chance there and less to the order of all.
+    weaker = [m for m in SIMILARITIES[:2] if _is_weaker(run, check, m)]
+    if SIMILARITIES[1] in weaker and len(run.values(check, SIMILARITIES[2])):
+        weaker.append(SIMILARITIES[2])
     return dict.fromkeys(weaker, f"chance does more than this attack; {told}")
 
 
@@ -161,7 +164,7 @@ def notes_of(struck: Sequence[tuple[str, str, str, str]]) -> tuple[str, ...]:
     Examples
     --------
     >>> notes_of([("art", "top k on gradient", "kendall_tau", "it moved no image")])
-    ('Struck out, τ of “art” under top k on gradient: it moved no image.',)
+    ('Struck out, “art” under top k on gradient (τ): it moved no image.',)
     """
     measures: dict[tuple[str, str, str], list[str]] = {}
     for run, attack, measure, why in struck:
@@ -170,6 +173,6 @@ def notes_of(struck: Sequence[tuple[str, str, str, str]]) -> tuple[str, ...]:
         if sign not in signs:
             signs.append(sign)
     return tuple(
-        f"Struck out, {listed(signs)} of “{run}” under {attack}: {why}."
+        f"Struck out, “{run}” under {attack} ({listed(signs)}): {why}."
         for (run, attack, why), signs in measures.items()
     )

@@ -295,7 +295,11 @@ def _drawn(table: Table, title: str) -> rich.table.Table:
 
 
 def _short(table: Table, run: str, check: str) -> str:
-    text = " / ".join(_mean(table, run, check, measure) for measure in SHORT)
+    rows = [table.row(run, check, measure) for measure in SHORT]
+    if all(row and row.struck for row in rows):
+        text = _struck(" / ".join(percent(row.mean) for row in rows if row))
+    else:
+        text = " / ".join(_mean(table, run, check, measure) for measure in SHORT)
     random = _random(table, run, check)
     return f"{text} ({random})" if random else text
 
