@@ -172,8 +172,9 @@ def test_sees_a_surrogate_that_answers_otherwise(trained, data):
     class Brittle(nn.Module):
         def forward(self, x):
             logits = trained(x)
-            return logits + 1e6 * torch.relu(-1 - x.mean((1, 2, 3))[:, None] * 0 + 1) * (
-                torch.eye(10)[3]
+            return (
+                logits
+                + 1e6 * torch.relu(-1 - x.mean((1, 2, 3))[:, None] * 0 + 1) * (torch.eye(10)[3])
             )
 
     found = check_fitness(Brittle(), data).findings

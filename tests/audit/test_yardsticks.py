@@ -203,11 +203,14 @@ def test_a_linear_model_has_maps_that_nothing_moves(data, tmp_path):
 
 def test_a_model_that_rounds_is_attacked_without_gradients(net, data, tmp_path):
     model = nn.Sequential(Rounding(), net)
-    with pytest.warns(UserWarning) as caught:
+    with (
+        pytest.warns(UserWarning, match="The gradient is zero at 8 of 8 images"),
+        pytest.warns(StuckWarning) as caught,
+    ):
         found = audited(model, data, tmp_path, attacks={"pgd": PGD_})
-    said = [str(warning.message) for warning in caught]
-    assert sum("most steps of pgd, top had no direction" in one for one in said) == 1
-    assert any("The gradient is zero at 8 of 8 images" in one for one in said)
+    said = [str(warning.message) for warning in caught if warning.category is StuckWarning]
+    assert len(said) == 1  # for all shards together
+    assert said[0].startswith("most steps of pgd, top had no direction")
     right = found["clean", "correct"]
     assert found["pgd", "correct"] == right
     assert set(found["pgd", "no_direction"].values()) == {1.0}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from holdfast.report.records import KEPT, SIMILARITIES, AuditedRun
-from holdfast.report.wording import listed, measure_sign, percent
+from holdfast.report.wording import capitalized, check_title, listed, measure_sign, percent
 
-__all__ = ["beside", "blind_share", "notes_of", "random_mean", "struck_out"]
+__all__ = ["beside", "findings_of", "notes_of", "random_mean", "struck_out"]
 
 RANDOM = "random_sign_"
 SEARCHED = "random_search_"
@@ -19,6 +19,8 @@ MOVED = "moved"
 BESIDE = (RANDOM, SEARCHED, "no_change_")
 # A figure is struck out where more than this share of the steps had no direction.
 MOSTLY = 0.5
+# At so many of the images an attack may lack a direction before it is worth a word.
+FEW = 0.05
 # By how much a mean may differ by chance.
 TOLERANCE = 0.02
 
@@ -84,10 +86,21 @@ leave τ 33.7%
     return struck
 
 
-def blind_share(run: AuditedRun, check: str) -> float:
-    """Give the share of images at which most steps of an attack had no direction."""
-    values = run.values(check, STUCK)
-    return float((values > MOSTLY).mean()) if len(values) else 0.0
+def findings_of(run: AuditedRun) -> tuple[str, ...]:
+    """Say what speaks against figures of a run that are not struck out.
+
+    That is what the audit found of the model before it began, and the attacks that had no direction
+    at some of the images.
+    """
+    struck = {check for check, _ in struck_out(run)}
+    found = list(run.findings)
+    for check in run.checks:
+        stuck = run.values(check, STUCK)
+        share = float((stuck > MOSTLY).mean()) if len(stuck) else 0.0
+        if share > FEW and check not in struck:
+            attack = capitalized(check_title(check))
+            found.append(f"{attack}: at {share:.0%} of the images most steps had no direction.")
+    return tuple(found)
 
 
 def _explanations(run: AuditedRun, check: str) -> dict[str, str]:

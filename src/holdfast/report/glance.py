@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from holdfast.report.attacks import AT_A_GLANCE
 from holdfast.report.checks import checks_named
+from holdfast.report.evidence import notes_of
 from holdfast.report.explanations import APART
 from holdfast.report.records import AuditedRun
 from holdfast.report.sheet import RANDOM, Cell, Column, Line, Sheet, cell_of, with_random
@@ -32,7 +33,12 @@ def glance(runs: Sequence[AuditedRun], table: Table) -> Sheet:
     >>> [column.title for column in glance(runs, table(runs)).columns]
     ['Accuracy']
     """
-    columns = [*_accuracies(table), *_similarities(table), *_localization(runs, table)]
+    shown: list[Row] = []  # of what is struck out, only what stands here is told of
+    columns = [
+        *_accuracies(table, shown),
+        *_similarities(table, shown),
+        *_localization(runs, table),
+    ]
     counts = [_doubts(table, run) for run in table.runs]
     if any(counts):
         column = Column("Doubts", "doubts", "", ("value",), _count, "")
@@ -41,36 +47,36 @@ def glance(runs: Sequence[AuditedRun], table: Table) -> Sheet:
         Line((run,), tuple(cells[number] for _, cells in columns))
         for number, run in enumerate(table.runs)
     ]
-    shown = with_random([column for column, _ in columns], lines)
-    wanted = [(c, "correct") for c in table.predictions]
-    wanted += [(c, "kendall_tau") for c in table.explanations]
-    notes = (*table.notes(*wanted), *_findings(table)) if wanted else ()
-    return Sheet("glance", _caption(table, shown), ("Model",), shown, tuple(lines), notes)
+    kept = with_random([column for column, _ in columns], lines)
+    struck = [(r.run, check_title(r.check), r.measure, r.struck) for r in shown if r.struck]
+    notes = (*notes_of(struck), *_findings(table))
+    return Sheet("glance", _caption(table, kept), ("Model",), kept, tuple(lines), notes)
 
 
-def _accuracies(table: Table) -> list[tuple[Column, list[Cell | None]]]:
+def _accuracies(table: Table, told: list[Row]) -> list[tuple[Column, list[Cell | None]]]:
     attacks = [c for c in table.predictions if c not in table.folded and c != CORRUPTIONS]
     shown = attacks if len(attacks) <= AT_A_GLANCE else attacks[:2]
-    columns = [_column(table, check, "correct", _accuracy_title(check)) for check in shown]
+    columns = [_column(table, check, "correct", _accuracy_title(check), told) for check in shown]
     if len(attacks) > len(shown):
         others = [check for check in attacks if check != "clean"]
         title = f"Accuracy under the strongest of {len(others)} attacks"
-        columns.append(_strongest(table, others, "correct", title))
+        columns.append(_strongest(table, others, "correct", title, told))
     if CORRUPTIONS in table.predictions:
         title = f"Accuracy, mean over {_kinds(table)} corruptions"
-        columns.append(_column(table, CORRUPTIONS, "correct", title))
+        columns.append(_column(table, CORRUPTIONS, "correct", title, told))
     return columns
 
 
-def _similarities(table: Table) -> list[tuple[Column, list[Cell | None]]]:
+def _similarities(table: Table, told: list[Row]) -> list[tuple[Column, list[Cell | None]]]:
     attacks = [check for check in table.explanations if check not in table.folded]
     shown = attacks if len(attacks) <= APART else attacks[:1]
     columns = [
-        _column(table, check, "kendall_tau", f"τ under {check_title(check)}") for check in shown
+        _column(table, check, "kendall_tau", f"τ under {check_title(check)}", told)
+        for check in shown
     ]
     if len(attacks) > len(shown):
         title = f"τ under the strongest of {len(attacks)} attacks"
-        columns.append(_strongest(table, attacks, "kendall_tau", title))
+        columns.append(_strongest(table, attacks, "kendall_tau", title, told))
     return columns
 
 
@@ -90,20 +96,26 @@ def _localization(
     return [(Column(title, f"{checks[0]}:gt_known_loc", "", ("mean",)), cells)]
 
 
-def _column(table: Table, check: str, measure: str, title: str) -> tuple[Column, list[Cell | None]]:
-    cells = [cell_of(table.row(run, check, measure)) for run in table.runs]
+def _column(
+    table: Table, check: str, measure: str, title: str, told: list[Row]
+) -> tuple[Column, list[Cell | None]]:
+    rows = [table.row(run, check, measure) for run in table.runs]
+    told += [row for row in rows if row]
+    cells = [cell_of(row) for row in rows]
     return Column(title, f"{check}:{measure}"), cells
 
 
 def _strongest(
-    table: Table, checks: Sequence[str], measure: str, title: str
+    table: Table, checks: Sequence[str], measure: str, title: str, told: list[Row]
 ) -> tuple[Column, list[Cell | None]]:
     """Take for each model the check that leaves the lowest mean, of those that are evidence."""
     cells = []
     for run in table.runs:
         rows: list[Row] = [r for check in checks if (r := table.row(run, check, measure))]
         rows = [row for row in rows if not row.struck] or rows
-        cells.append(cell_of(min(rows, key=lambda row: row.mean)) if rows else None)
+        lowest = min(rows, key=lambda row: row.mean) if rows else None
+        told += [lowest] if lowest else []
+        cells.append(cell_of(lowest))
     return Column(title, f"strongest:{measure}"), cells
 
 

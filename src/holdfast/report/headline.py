@@ -12,6 +12,9 @@ from holdfast.report.wording import check_title, interval, listed, many, percent
 
 __all__ = ["Headline", "headline"]
 
+# So many of the figures that are struck out are named.
+MOST = 3
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -83,6 +86,8 @@ def _compared(table: Table, check: str) -> list[Row]:
 def _nothing_earned(table: Table) -> Headline:
     """Say that no attack on an explanation tells anything, and why."""
     notes = table.notes(*((check, "kendall_tau") for check in table.explanations))
+    if len(notes) > MOST:
+        notes = (*notes[:MOST], f"The others are struck out, too: {len(notes) - MOST}.")
     return Headline(
         "How well the explanations hold is not known: no attack on them had a direction to go, or "
         "did more than chance.",
@@ -100,6 +105,8 @@ def _struck(table: Table) -> str:
     told = [f"{check} for “{run}”" for run, check in checks]
     if not told:
         return ""
+    if len(told) > MOST:
+        told = [*told[:MOST], f"{len(told) - MOST} more"]
     return f"Struck out, as the attack had no direction or did less than chance: {listed(told)}."
 
 

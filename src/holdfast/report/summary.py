@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from holdfast.contracts import InputError
-from holdfast.report.evidence import beside, notes_of, random_mean, struck_out
+from holdfast.report.evidence import beside, findings_of, notes_of, random_mean, struck_out
 from holdfast.report.families import folded
 from holdfast.report.records import KEPT, SIMILARITIES, AuditedRun
 from holdfast.report.wording import check_title
@@ -99,7 +99,7 @@ class Table:
     folded : frozenset of str
         Checks that are points of a curve, and that another one stands for where room is short.
     findings : Mapping
-        For each run that has any, what may be wrong with its model or data.
+        For each run that has any, what may be wrong with its model, its data or its attacks.
     """
 
     runs: tuple[str, ...]
@@ -257,7 +257,7 @@ def table(runs: Sequence[AuditedRun]) -> Table:
         rows=rows,
         corruptions=tuple(corruptions),
         folded=folded(runs),
-        findings={run.name: run.findings for run in runs if run.findings},
+        findings={run.name: found for run in runs if (found := findings_of(run))},
     )
 
 

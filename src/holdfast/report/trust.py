@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from holdfast.manipulation import doubts
 from holdfast.report.checks import checks_named, other_measures, sheet_of
-from holdfast.report.evidence import beside, blind_share
+from holdfast.report.evidence import beside
 from holdfast.report.records import AuditedRun
 from holdfast.report.section import Finding, Section
 from holdfast.report.sheet import Column, Sheet
@@ -54,8 +53,6 @@ YARDSTICK_READING = (
         "from 100 there are pixels that tie, and rounding.",
     ),
 )
-# At so many of the images an attack may lack a direction before it is worth a word.
-FEW = 0.05
 
 
 def doubts_of(table: Table, run: str, check: str) -> tuple[str, ...]:
@@ -116,13 +113,8 @@ def _of_audits(runs: Sequence[AuditedRun], table: Table) -> list[Finding]:
         if not run.fitness and not any(beside(row.measure) for row in rows):
             continue
         struck = {row.check: row.struck for row in rows if row.struck}
-        said = [*run.findings]
+        said = [*table.findings.get(run.name, ())]
         said += [f"Struck out, {check_title(check)}: {why}." for check, why in struck.items()]
-        said += [
-            f"{check_title(check)}: at {share:.0%} of the images most steps had no direction."
-            for check in run.checks
-            if check not in struck and (share := blind_share(run, check)) > FEW
-        ]
         findings.append(Finding(run.name, tuple(said) or (SOUND,), sound=not said))
     return findings
 
@@ -139,23 +131,23 @@ def _has_yardsticks(table: Table) -> bool:
 def _yardsticks(table: Table) -> Sheet:
     """Lay out each attack beside what chance does, and how it went."""
     columns = [
-        Column("τ", "kendall_tau", "Mean τ", ("mean",), better=""),
-        Column("random signs", "random_sign_kendall_tau", "Mean τ", ("mean",), better=""),
-        Column("random search", "random_search_kendall_tau", "Mean τ", ("mean",), better=""),
+        Column("attack", "kendall_tau", "Mean τ", ("mean",), better=""),
+        Column("signs", "random_sign_kendall_tau", "Mean τ", ("mean",), better=""),
+        Column("search", "random_search_kendall_tau", "Mean τ", ("mean",), better=""),
         Column("ε → 0", "no_change_kendall_tau", "Mean τ", ("mean",), better=""),
-        Column("IN", "top_k_intersection", "Mean IN", ("mean",), better=""),
-        Column("random signs", "random_sign_top_k_intersection", "Mean IN", ("mean",), better=""),
-        Column("accuracy", "correct", "", ("mean",), better=""),
-        Column("no direction", "no_direction", "", ("mean",), better=""),
-        Column("moved, 1/255", "moved", "", ("mean",), _grey, better=""),
+        Column("attack", "top_k_intersection", "Mean IN", ("mean",), better=""),
+        Column("signs", "random_sign_top_k_intersection", "Mean IN", ("mean",), better=""),
+        Column("accuracy", "correct", "Steps", ("mean",), better=""),
+        Column("blind", "no_direction", "Steps", ("mean",), better=""),
+        Column("moved", "moved", "Steps", ("mean",), _grey, better=""),
     ]
     checks = [c for c in (*table.predictions, *table.explanations) if _measured(table, c)]
     caption = (
-        "Each attack and what chance does in the same ball, in percent; the share of its steps "
-        "that had no direction; and how far images moved."
+        "Each attack beside random signs and, where it had no direction, a random search in the "
+        "same ball, in percent; the share of its steps that had no direction (blind); and how far "
+        "images moved, in 1/255."
     )
-    sheet = sheet_of("yardsticks", caption, table, checks, columns, ("Attack", check_title))
-    return replace(sheet, notes=table.notes(*((c, k.key) for c in checks for k in columns)))
+    return sheet_of("yardsticks", caption, table, checks, columns, ("Attack", check_title))
 
 
 def _measured(table: Table, check: str) -> bool:
