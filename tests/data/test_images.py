@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
 from holdfast.contracts import HoldfastError, InputError
+from holdfast.data.framing import Framing
 from holdfast.data.images import DecodedImages, EncodedImages
 
 
@@ -60,7 +61,7 @@ def test_reading_nothing_gives_nothing() -> None:
 def test_memory_holds_the_same_as_reading(side: int, threads: int) -> None:
     images = encoded(
         *(encode(Image.fromarray(noise(side, side, 3, seed=s)), "JPEG") for s in range(5)),
-        size=side,
+        framing=Framing((side, side)),
     )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -84,7 +85,8 @@ def test_resizing_is_bilinear_and_antialiased(shape: tuple[int, ...]) -> None:
     wave = (127 + 60 * np.sin(y / 2) + 60 * np.cos(x / 3)).astype(np.uint8)
     pixels = wave if len(shape) == 2 else np.stack([wave, 255 - wave, wave // 2], axis=-1)
 
-    images = encoded(encode(Image.fromarray(pixels)), size=16)
+    framing = Framing((16, 16), fit="squash")
+    images = encoded(encode(Image.fromarray(pixels)), framing=framing)
     read, sizes = images.read([0])
 
     original = torch.from_numpy(pixels).view(*shape[:2], -1).permute(2, 0, 1)
@@ -96,7 +98,7 @@ def test_resizing_is_bilinear_and_antialiased(shape: tuple[int, ...]) -> None:
 def test_images_of_several_sizes_need_a_size() -> None:
     contents = [encode(Image.fromarray(noise(*shape))) for shape in ((5, 7), (7, 5))]
 
-    assert encoded(*contents, size=6).read([0, 1])[0].shape == (2, 1, 6, 6)
+    assert encoded(*contents, framing=Framing((6, 6))).read([0, 1])[0].shape == (2, 1, 6, 6)
     with pytest.raises(InputError, match=r"size: .* image 1 of \(7, 5\) after one of \(5, 7\) pix"):
         encoded(*contents).read([0, 1])
 

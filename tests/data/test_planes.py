@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
 from holdfast.contracts import HoldfastError
+from holdfast.data.framing import Framing
 from holdfast.data.planes import EncodedPlanes
 
 
@@ -24,7 +25,8 @@ def planes_of(
 ) -> EncodedPlanes:
     features = None if feature is None else datasets.Features(x=feature)
     table = datasets.Dataset.from_dict({"x": values}, features=features)
-    return EncodedPlanes(table, "x", list(range(len(values))), size, kind)
+    framing = Framing(size, fit="squash")
+    return EncodedPlanes(table, "x", list(range(len(values))), framing, kind)
 
 
 SHAPE = np.array([[0, 1, 1], [0, 0, 1]], dtype=np.uint8)

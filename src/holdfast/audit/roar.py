@@ -265,6 +265,7 @@ class ROAR:
             image_column="image",
             label_column="label",
             size=None,
+            resize=None,
         )
         recipe = replace(recipe, data=holes, seed=recipe.seed + cell.repeat)
         with _datasets_cached_in(folder / "cache"), isolate_rng():

@@ -61,7 +61,7 @@ def explain(arguments: list[str]) -> None:
     if out.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise HoldfastError(f"--out is {out}; its name has to end in .png, .pdf or .svg")
     model = load(options.run)
-    images = _read_images(model, options.images)
+    images = _read_images(model, options.run, options.images)
     figure = plot.explain(model, images, methods)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
@@ -275,20 +275,20 @@ def _examine(model: str, quiet: bool, devices: int = 1, **words: Any) -> Path:
     return job.folder
 
 
-def _read_images(model: Any, files: list[str]) -> Any:
+def _read_images(model: Any, run: str, files: list[str]) -> Any:
     """Read image files in the channels and the size that the model was trained on."""
-    import datasets
+    from holdfast.data import ImageData
+    from holdfast.training.recipe import build, read_recipe
 
-    from holdfast.data.images import EncodedImages
-
-    table = datasets.Dataset.from_dict({"image": [{"bytes": None, "path": f} for f in files]})
-    rows, size = list(range(len(files))), model.architecture.size
+    config = Path(run) / "config.yaml"
+    data = read_recipe(config).get("data", {}) if config.is_file() else {}
+    framing = {name: data.get(name) for name in ("resize", "fit", "interpolation")}
     # What was saved without its data's shape takes what its first convolution takes.
     first = (int(weight.shape[1]) for weight in model.parameters() if weight.ndim == 4)
     channels = model.architecture.in_channels or next(first, 3)
-    shape = EncodedImages.of(table, "image", rows, size, channels).shape
-    images = EncodedImages(table, "image", rows, shape, resize=True, to_grey=True)
-    return images.read(rows)[0].float() / 255
+    settings = {"size": model.architecture.size, "channels": channels, **framing}
+    read: ImageData = build(ImageData, settings)
+    return read.read(files)
 
 
 def _show(

@@ -19,10 +19,12 @@ __all__ = [
     "MASKS",
     "SALIENCY",
     "class_names",
+    "class_synonyms",
     "encoded_images",
     "find_column",
     "find_planes",
     "is_plane_of_numbers",
+    "is_text",
     "read_boxes",
     "read_labels",
 ]
@@ -32,6 +34,7 @@ _LABELS = ("label", "labels", "fine_label")
 _BOXES = ("bbox", "boxes", "box")
 MASKS = ("mask", "masks")
 SALIENCY = ("saliency",)
+_NAMES = ("wnid", "wordnet_id", "synset", "class_name", "label_name", "class", "category", "name")
 
 
 def find_column(table: datasets.Dataset, argument: str, wanted: str | None, path: str) -> str:
@@ -132,13 +135,13 @@ def read_labels(
     tensor([1])
     """
     values = table.data.column(column)
-    if not (pa.types.is_integer(values.type) or _is_text(values.type)):
+    if not (pa.types.is_integer(values.type) or is_text(values.type)):
         expected = "a column of integers or names, one class a row"
         raise InputError("ImageData.label_column", f"{column!r} of type {values.type}", expected)
     if values.null_count:
         row = np.flatnonzero(values.is_null().to_numpy())[0]
         raise InputError("labels", f"none in row {row}", "one class a row")
-    if _is_text(values.type):
+    if is_text(values.type):
         names, values = values, pc.index_in(values, pa.array(classes, values.type))
         if values.null_count:
             row = int(np.flatnonzero(values.is_null().to_numpy())[0])
@@ -170,11 +173,49 @@ def class_names(tables: Sequence[datasets.Dataset], column: str) -> tuple[str, .
     feature: Any = tables[0].features[column]
     if isinstance(feature, datasets.ClassLabel):
         return tuple(feature.names)
-    if _is_text(tables[0].data.column(column).type):
+    if is_text(tables[0].data.column(column).type):
         found = {name for table in tables for name in table.unique(column)} - {None}
         return tuple(sorted(found, key=int if all(map(str.isdecimal, found)) else None))
     largest = max(int(read_labels(table, column).max()) for table in tables if len(table))
     return tuple(str(label) for label in range(largest + 1))
+
+
+def class_synonyms(
+    table: datasets.Dataset, column: str, classes: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+    """Return what other columns call each class, such as ``wnid`` and ``name``.
+
+    A column counts if it holds text and one for each label.
+
+    Parameters
+    ----------
+    table : datasets.Dataset
+        Where to look.
+    column : str
+        The column of labels.
+    classes : sequence of str
+        The classes.
+
+    Examples
+    --------
+    >>> columns = {"label": [2, 0, 2], "name": ["kite", "cock", "kite"], "file": ["a", "b", "c"]}
+    >>> class_synonyms(datasets.Dataset.from_dict(columns), "label", ("0", "1", "2"))
+    (('cock',), (), ('kite',))
+    """
+    labels = read_labels(table, column, classes).numpy()
+    found: list[list[str]] = [[] for _ in classes]
+    for name in _NAMES:
+        if name == column or name not in table.column_names:
+            continue
+        values = table.data.column(name)
+        if not is_text(values.type):
+            continue
+        pairs = pa.table({"label": labels, "name": values}).group_by(["label", "name"])
+        rows = [row for row in pairs.aggregate([]).to_pylist() if row["name"]]
+        if len({row["label"] for row in rows}) == len(rows):
+            for row in rows:
+                found[row["label"]].append(row["name"])
+    return tuple(map(tuple, found))
 
 
 def read_boxes(table: datasets.Dataset) -> Float[Tensor, "n 4"] | None:
@@ -244,7 +285,14 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(is_list(kind) for is_list in lists)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether values of this type are text.
+
+    Examples
+    --------
+    >>> is_text(pa.string())
+    True
+    """
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 

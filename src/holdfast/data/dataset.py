@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +13,8 @@ from torch.utils.data import Dataset
 
 from holdfast.contracts import Batch, InputError, check_labels
 from holdfast.data.augmentation import Augmentation
+from holdfast.data.classes import logit_names, match_classes
+from holdfast.data.framing import Framing
 from holdfast.data.images import DecodedImages, EncodedImages
 from holdfast.data.planes import DecodedPlanes, EncodedPlanes
 
@@ -35,7 +39,8 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         The class of each image ``(N,)``.
     boxes : Tensor, optional
         A box around the object of each image ``(N, 4)``: x0, y0, x1, y1 in pixels of the original.
-        Where images are resized, boxes are scaled along.
+        Where images are resized and cropped, boxes are, too; what lies in a margin that is cut off
+        becomes an empty box at the border.
     masks, saliency : DecodedPlanes or EncodedPlanes, optional
         A mask of the object of each image, in [0, 1], and how much each of its pixels matters.
     augmentation : Augmentation, optional
@@ -43,6 +48,12 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
     order : Tensor, optional
         Which of the N images each sample is ``(M,)``: one may come several times, or never. By
         default each comes once.
+    synonyms : tuple of tuple of str
+        What else each class is called, such as by its WordNet id; by default nothing.
+    mapping : str, optional
+        How classes are matched with the logits of a model, as `match_classes` takes it.
+    ordered : bool
+        Whether classes are in an order of the data's own, rather than of the alphabet.
 
     Attributes
     ----------
@@ -74,6 +85,9 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         saliency: DecodedPlanes | EncodedPlanes | None = None,
         augmentation: Augmentation | None = None,
         order: Int[Tensor, " m"] | None = None,
+        synonyms: tuple[tuple[str, ...], ...] = (),
+        mapping: str | None = None,
+        ordered: bool = True,
     ) -> None:
         check_labels(labels, len(images), len(classes))
         if boxes is not None and boxes.shape != (len(labels), 4):
@@ -82,6 +96,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         self._order = torch.arange(len(labels)) if order is None else order
         self.labels = labels.long()[self._order]
         self.augmentation = augmentation
+        self.synonyms, self.mapping, self.ordered = synonyms, mapping, ordered
         self._images, self._boxes = images, boxes
         self._planes = {
             name: planes
@@ -100,6 +115,54 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.shape))
         return f"ImageDataset({self.name}: {len(self)} images {shape}, {len(self.classes)} classes)"
+
+    def for_model(
+        self,
+        model_classes: Sequence[str] | int,
+        mapping: Mapping[str, int | str] | Sequence[str] | str | Path | None = None,
+    ) -> ImageDataset:
+        """Return the same images, labelled by the logits of a model.
+
+        Parameters
+        ----------
+        model_classes : sequence of str or int
+            The model's names of its classes, in the order of its logits; or how many logits it has,
+            where it names none.
+        mapping : optional
+            Which class is which logit, as `match_classes` takes it; by default as the data says.
+
+        Returns
+        -------
+        ImageDataset
+            ``labels`` are places among the logits, and ``classes`` the model's names of them.
+
+        Raises
+        ------
+        HoldfastError
+            If a class that has images cannot be matched with one logit.
+
+        Examples
+        --------
+        >>> from holdfast.data import ImageData
+        >>> data = ImageData("digits", limit=3).load("test")
+        >>> backwards = data.for_model(tuple("9876543210"))
+        >>> (data.labels + backwards.labels).tolist()
+        [9, 9, 9]
+        """
+        chosen = self.mapping if mapping is None else mapping
+        matched = match_classes(
+            self.classes,
+            model_classes,
+            chosen,
+            synonyms=self.synonyms,
+            present=set(self.labels.tolist()),
+            ordered=self.ordered,
+        )
+        relabelled = copy.copy(self)
+        relabelled.classes = logit_names(model_classes)
+        relabelled.labels = torch.tensor(matched)[self.labels]
+        relabelled.synonyms, relabelled.mapping, relabelled.ordered = (), None, True
+        return relabelled
 
     def batch(self, indices: Sequence[int] | Int[Tensor, " n"]) -> Batch:
         """Return these images as they are, from 0 on, with what belongs to them.
@@ -142,9 +205,8 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         pixels, sizes = self._images.read(stored.tolist())
         batch = Batch(images=pixels.float().div_(255), labels=self.labels[chosen])
         if self._boxes is not None:
-            _, height, width = self.shape
-            scale = torch.tensor([height, width]) / sizes
-            batch["boxes"] = self._boxes[stored] * scale[:, [1, 0, 1, 0]]
+            framing = self._images.framing or Framing(self.shape[1:], fit="squash")
+            batch["boxes"] = framing.boxes(self._boxes[stored], sizes)
         for name, planes in self._planes.items():
             values, own_sizes = planes.read(stored.tolist())
             _check_sizes(name, own_sizes, sizes, chosen.tolist())

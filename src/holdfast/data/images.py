@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -19,8 +20,9 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from holdfast.contracts import HoldfastError, InputError, chunks
+from holdfast.data.framing import Framing
 
-__all__ = ["DecodedImages", "EncodedImages", "open_image"]
+__all__ = ["DecodedImages", "EncodedImages", "open_image", "read_files"]
 
 _GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
 _LARGE = 96 * 96
@@ -37,6 +39,8 @@ class DecodedImages:
         All images, 8 bits a channel, ``(N, C, H, W)``.
     sizes : Tensor
         Height and width that each had before it was resized ``(N, 2)``.
+    framing : Framing, optional
+        How they were resized and cropped, for boxes to follow. By default they were squashed.
 
     Examples
     --------
@@ -47,6 +51,7 @@ class DecodedImages:
 
     pixels: UInt8[Tensor, "n c h w"]
     sizes: Int[Tensor, "n 2"]
+    framing: Framing | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -77,8 +82,8 @@ class EncodedImages:
         The rows of the table that count, in the order in which they are numbered here.
     shape : tuple of int
         Channels (1 or 3), height and width of every image read.
-    resize : bool
-        Resize images of another size, rather than refuse them.
+    framing : Framing or None
+        How images of another size are resized and cropped; if none, they are refused.
     to_grey : bool
         Where ``shape`` has one channel, turn colour to grey, rather than refuse it.
 
@@ -86,7 +91,7 @@ class EncodedImages:
     --------
     >>> from holdfast.data.digits import digits
     >>> table = digits()["test"].cast_column("image", datasets.Image(decode=False))
-    >>> images = EncodedImages.of(table, "image", rows=[0, 1, 2], size=16)
+    >>> images = EncodedImages.of(table, "image", rows=[0, 1, 2], framing=Framing((16, 16)))
     >>> len(images), images.shape
     (3, (1, 16, 16))
     """
@@ -95,7 +100,7 @@ class EncodedImages:
     column: str
     rows: list[int]
     shape: tuple[int, int, int]
-    resize: bool
+    framing: Framing | None
     to_grey: bool
 
     @classmethod
@@ -104,10 +109,10 @@ class EncodedImages:
         table: datasets.Dataset,
         column: str,
         rows: list[int],
-        size: int | None = None,
+        framing: Framing | None = None,
         channels: int | None = None,
     ) -> EncodedImages:
-        """Take the shape from the first image, as far as ``size`` and ``channels`` do not say.
+        """Take the shape from the first image, as far as ``framing`` and ``channels`` do not say.
 
         Raises
         ------
@@ -115,12 +120,9 @@ class EncodedImages:
             If the first image cannot be read.
         """
         first = open_image(table[rows[0]][column], rows[0])
-        shape = (
-            channels or (1 if first.mode in _GREY else 3),
-            size or first.height,
-            size or first.width,
-        )
-        return cls(table, column, rows, shape, size is not None, channels is not None)
+        height, width = (first.height, first.width) if framing is None else framing.size
+        shape = (channels or (1 if first.mode in _GREY else 3), height, width)
+        return cls(table, column, rows, shape, framing, channels is not None)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -149,7 +151,7 @@ class EncodedImages:
         sizes = torch.empty(len(self.rows), 2, dtype=torch.long)
         for part in chunks(len(self.rows), 256):
             pixels[part], sizes[part] = self.read(range(part.start, part.stop))
-        return DecodedImages(pixels, sizes)
+        return DecodedImages(pixels, sizes, self.framing)
 
     def _decode(self, rows: list[int]) -> Iterable[tuple[np.ndarray, tuple[int, int]]]:
         encoded = self.table[rows][self.column] if rows else []
@@ -171,7 +173,7 @@ class EncodedImages:
                 f"None, and {_place(encoded, row)} in colour after a grey first image",
                 "1 or 3 where grey and colour are mixed",
             )
-        if size != (height, width) and not self.resize:
+        if size != (height, width) and self.framing is None:
             raise InputError(
                 "ImageData.size",
                 f"None, and {_place(encoded, row)} of {size} after one of {(height, width)} pixels",
@@ -180,9 +182,47 @@ class EncodedImages:
         mode = "L" if channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
-        if size != (height, width):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)  # antialiases
+        if self.framing is not None:
+            image = self.framing.image(image)
         return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1), size
+
+
+def read_files(
+    files: Sequence[str | Path], framing: Framing | None = None, channels: int | None = None
+) -> UInt8[Tensor, "n c h w"]:
+    """Read image files as the images of a data set are read.
+
+    Parameters
+    ----------
+    files : sequence of str or Path
+        At least one; they come in this order.
+    framing : Framing, optional
+        How they are resized and cropped. By default they stay as they are and must be of one size.
+    channels : {1, 3}, optional
+        Grey or colour. By default as the first.
+
+    Raises
+    ------
+    HoldfastError
+        If there are none, or one cannot be read; names it.
+    InputError
+        If sizes or colours differ and nobody said what to do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "black.png"
+    >>> Image.new("L", (9, 8)).save(file)
+    >>> read_files([file], Framing((4, 4))).shape
+    torch.Size([1, 1, 4, 4])
+    """
+    if not files:
+        raise InputError("files", "none", "at least one image file")
+    entries = [{"bytes": None, "path": str(Path(file).expanduser())} for file in files]
+    features = datasets.Features(image=datasets.Image(decode=False))
+    table = datasets.Dataset.from_dict({"image": entries}, features)
+    rows = list(range(len(files)))
+    return EncodedImages.of(table, "image", rows, framing, channels).read(rows)[0]
 
 
 def open_image(encoded: dict[str, Any] | None, row: int, noun: str = "image") -> Image.Image:

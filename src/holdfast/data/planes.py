@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from holdfast.contracts import HoldfastError
 from holdfast.data.columns import encoded_images, is_plane_of_numbers
+from holdfast.data.framing import Framing
 from holdfast.data.images import open_image
 
 __all__ = ["DecodedPlanes", "EncodedPlanes"]
@@ -65,8 +65,8 @@ class EncodedPlanes:
         In which of its columns: images, or lists of lists of numbers.
     rows : list of int
         The rows of the table that count, in the order in which they are numbered here.
-    size : tuple of int
-        Height and width that each is brought to, bilinear and antialiased.
+    framing : Framing
+        How each is resized and cropped, as its image is, but always bilinear and antialiased.
     kind : {"mask", "saliency"}
         Masks are brought to [0, 1]: one whose largest value is 1 is taken as it is, and any other
         as greys to 255. Saliency is taken as it is, and from images as greys from 0 to 1.
@@ -74,7 +74,7 @@ class EncodedPlanes:
     Examples
     --------
     >>> table = datasets.Dataset.from_dict({"mask": [[[0, 255], [0, 0]], [[0, 1], [1, 1]]]})
-    >>> EncodedPlanes(table, "mask", [0, 1], (2, 2), "mask").read([0])
+    >>> EncodedPlanes(table, "mask", [0, 1], Framing((2, 2)), "mask").read([0])
     (tensor([[[0., 1.],
              [0., 0.]]]), tensor([[2, 2]]))
     """
@@ -82,7 +82,7 @@ class EncodedPlanes:
     table: Any
     column: str
     rows: list[int]
-    size: tuple[int, int]
+    framing: Framing
     kind: Literal["mask", "saliency"]
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class EncodedPlanes:
         HoldfastError
             If an image cannot be read, or a list is no rectangle of finite numbers; names the row.
         """
-        values = torch.full((len(indices), *self.size), torch.nan)
+        values = torch.full((len(indices), *self.framing.size), torch.nan)
         sizes = torch.zeros(len(indices), 2, dtype=torch.long)
         rows = [self.rows[index] for index in indices]
         column = self._column()
@@ -106,7 +106,7 @@ class EncodedPlanes:
             plane = self._plane(column[row][self.column], row)
             if plane is not None:
                 sizes[place] = torch.tensor(plane.shape)
-                values[place] = self._resized(torch.from_numpy(plane))
+                values[place] = self.framing.plane(torch.from_numpy(plane))
         return values, sizes
 
     def decode_all(self) -> DecodedPlanes:
@@ -133,9 +133,3 @@ class EncodedPlanes:
         if plane.ndim != 2 or plane.size == 0 or not np.isfinite(plane).all():
             raise HoldfastError(f"{self.kind} {row} is no rectangle of finite numbers")
         return plane / np.float32(255) if self.kind == "mask" and plane.max() > 1 else plane
-
-    def _resized(self, plane: Tensor) -> Tensor:
-        if plane.shape == self.size:
-            return plane
-        resized = F.interpolate(plane[None, None], self.size, mode="bilinear", antialias=True)
-        return resized[0, 0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,6 +13,7 @@ import datasets
 import torch
 from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
+from jaxtyping import Float
 from torch import Tensor
 
 from holdfast.contracts import HoldfastError, InputError, check_positive
@@ -19,24 +22,30 @@ from holdfast.data.columns import (
     MASKS,
     SALIENCY,
     class_names,
+    class_synonyms,
     encoded_images,
     find_column,
     find_planes,
+    is_text,
     read_boxes,
     read_labels,
 )
 from holdfast.data.dataset import ImageDataset
 from holdfast.data.digits import digits
-from holdfast.data.images import EncodedImages
+from holdfast.data.framing import Fit, Framing
+from holdfast.data.images import EncodedImages, read_files
 from holdfast.data.planes import DecodedPlanes, EncodedPlanes
 from holdfast.data.sampling import balanced, held_out
+from holdfast.preprocessing import Interpolation, Preprocessing
 
-__all__ = ["ImageData", "Split"]
+__all__ = ["ImageData", "Split", "as_expected"]
 
 Split = Literal["train", "validation", "test"]
 """Which images: to train on, held out of those, or to test on."""
 
 _DIGITS_SIZE = 16
+_LOOKED_AT = 8
+"""So many images tell whether they were cropped before."""
 _KEPT_IN_MEMORY = 2**30
 """Data sets of at most so many bytes, decoded, are decoded once and kept."""
 
@@ -63,9 +72,19 @@ class ImageData:
     label_column : str, optional
         The column of labels, integers from 0 or names. By default the one of type ``ClassLabel``,
         or else ``label``, ``labels`` or ``fine_label``.
-    size : int, optional
-        Side in pixels of the square that every image is resized to, bilinear and antialiased. By
+    size : int or tuple of int, optional
+        Side in pixels of the square, or height and width, that every image is brought to. By
         default images stay as they are, and must be of one size; digits become 16×16.
+    resize : int or tuple of int, optional
+        What images are resized to before their centre of ``size`` is cut out: the short side, or
+        height and width that they are to cover; if squashed, both sides. By default as ``size``
+        needs.
+    fit : {"crop", "squash"}, optional
+        Whether images keep their proportions and lose their margins, as models of photographs
+        expect, or are squashed. By default "crop".
+    interpolation : str, optional
+        How they are resized: "nearest", "bilinear" (the default), "bicubic", "lanczos", "box" or
+        "hamming", as Pillow does, which averages pixels where an image shrinks.
     channels : {1, 3}, optional
         Grey or colour. By default as the first image; grey ones among colour are then taken too.
     limit : int, optional
@@ -79,6 +98,11 @@ class ImageData:
         keep them all. With an augmentation the repeated images differ.
     augmentation : Augmentation, optional
         Random changes of the images to train on.
+    mapping : str, optional
+        Which class is which logit of a model that is not trained on this data: a file, or "index"
+        where labels are the places of logits, or "imagenet" where the logits are those of
+        ImageNet's 1,000 classes in the usual order. By default classes are matched by name or by
+        WordNet id; see `match_classes`.
     seed : int
         Seeds the draws of ``limit``, ``validation`` and ``balance``.
 
@@ -87,8 +111,8 @@ class ImageData:
     A column ``bbox``, ``boxes`` or ``box`` of four numbers becomes the batch's ``boxes``. A column
     ``mask`` or ``masks`` becomes ``masks``: black and white images, or lists of lists of 0 and 1.
     A column ``saliency`` of grey images, from 0 to 1, or of lists of lists of numbers becomes
-    ``saliency``. Both are resized with their images; a row may lack them. Pixels are read as 8 bits
-    a channel. What the ``datasets`` library caches stands where it keeps it,
+    ``saliency``. All are resized and cropped with their images; a row may lack a mask. Pixels are
+    read as 8 bits a channel. What the ``datasets`` library caches stands where it keeps it,
     ``$HF_HOME`` or ``~/.cache/huggingface``.
 
     Examples
@@ -103,16 +127,23 @@ class ImageData:
     test_split: str = "test"
     image_column: str | None = None
     label_column: str | None = None
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     channels: Literal[1, 3] | None = None
     limit: int | None = None
     seed: int = 0
     validation: int | float | None = None
     balance: int | None = None
     augmentation: Augmentation | None = None
+    resize: int | tuple[int, int] | None = None
+    fit: Fit | None = None
+    interpolation: Interpolation | None = None
+    mapping: str | None = None
 
     def __post_init__(self) -> None:
-        optional = ("size", "limit", "validation", "balance")
+        self._framing(
+            1 if self.size is None else self.size
+        )  # refuses what is wrong with size, resize and so on
+        optional = ("limit", "validation", "balance")
         check_positive(self, *(name for name in optional if getattr(self, name) is not None))
         if isinstance(self.validation, float) and self.validation >= 1:
             expected = "a share below 1 or a whole number of images"
@@ -161,10 +192,11 @@ class ImageData:
         boxes = read_boxes(table)
 
         rows = self._rows(split, labels)
-        size = _DIGITS_SIZE if self.path == "digits" and self.size is None else self.size
+        framing = self._framing(self.size or (_DIGITS_SIZE if self.path == "digits" else None))
         images = EncodedImages.of(
-            encoded_images(table, image_column), image_column, rows, size, self.channels
+            encoded_images(table, image_column), image_column, rows, framing, self.channels
         )
+        _check_framed(images, self.path)
         fits = len(rows) * math.prod(images.shape) <= _KEPT_IN_MEMORY
         labels = labels[rows]
         training = split == "train"
@@ -178,7 +210,40 @@ class ImageData:
             _planes(table, SALIENCY, "saliency", images),
             self.augmentation if training else None,
             balanced(labels, self.balance, self.seed) if training and self.balance else None,
+            class_synonyms(table, label_column, classes),
+            self.mapping,
+            _says_order(table, label_column),
         )
+
+    def read(self, files: Sequence[str | Path]) -> Float[Tensor, "n c h w"]:
+        """Read image files as the images of the data are read, whatever ``path`` is.
+
+        Raises
+        ------
+        InputError
+            If there are none, or they differ in size and ``size`` is not given.
+        HoldfastError
+            If one cannot be read; names it.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "wide.png"
+        >>> from PIL import Image
+        >>> Image.new("L", (40, 30), color=255).save(file)
+        >>> ImageData(size=16, channels=3).read([file]).shape
+        torch.Size([1, 3, 16, 16])
+        """
+        return read_files(files, self._framing(self.size), self.channels).float() / 255
+
+    def _framing(self, size: int | tuple[int, int] | None) -> Framing | None:
+        if size is None:
+            if self.resize is not None:
+                expected = "the size to cut out, as resize is given"
+                raise InputError("ImageData.size", None, expected)
+            return None
+        sides = size if isinstance(size, list | tuple) else (size, size)
+        return Framing(sides, self.resize, self.fit or "crop", self.interpolation or "bilinear")
 
     def _open(self) -> dict[str, datasets.Dataset]:
         if self.path == "digits":
@@ -236,9 +301,65 @@ def _planes(
     if column is None:
         return None
     _, height, width = images.shape
-    planes = EncodedPlanes(table, column, images.rows, (height, width), kind)
+    framing = images.framing or Framing((height, width), fit="squash")
+    planes = EncodedPlanes(table, column, images.rows, framing, kind)
     fits = 4 * len(images) * height * width <= _KEPT_IN_MEMORY  # 4 bytes a pixel
     return planes.decode_all() if fits else planes
+
+
+def _says_order(table: datasets.Dataset, label_column: str) -> bool:
+    """Tell whether classes stand in an order of the data's own, rather than of the alphabet."""
+    sorted_folders = table.info.builder_name == "imagefolder"
+    return not (sorted_folders or is_text(table.data.column(label_column).type))
+
+
+def as_expected(data: ImageData, preprocessing: Preprocessing) -> ImageData:
+    """Bring images to what a model expects, as far as the data itself does not say.
+
+    Parameters
+    ----------
+    data : ImageData
+        What it sets of ``size``, ``resize``, ``fit``, ``interpolation`` and ``channels`` stays.
+    preprocessing : Preprocessing
+        What the model's own configuration says. What it resizes to is taken only along with its
+        size and its fit.
+
+    Examples
+    --------
+    >>> expected = Preprocessing(size=(224, 224), resize=256, interpolation="bicubic")
+    >>> data = as_expected(ImageData("FOLDER"), expected)
+    >>> data.size, data.resize, data.fit, data.interpolation
+    ((224, 224), 256, 'crop', 'bicubic')
+    >>> as_expected(ImageData("FOLDER", resize=224), expected).resize  # they were cropped before
+    224
+    """
+    framing = Framing(preprocessing.size, preprocessing.resize, preprocessing.mode)
+    filled = replace(
+        data,
+        size=framing.size if data.size is None else data.size,
+        fit=data.fit or framing.fit,
+        interpolation=data.interpolation or preprocessing.interpolation,
+        channels=data.channels or preprocessing.channels,  # type: ignore[arg-type]
+    )
+    size = (filled.size, filled.size) if isinstance(filled.size, int) else filled.size
+    same = (size, filled.fit) == (framing.size, framing.fit)
+    return replace(filled, resize=framing.resize) if same and data.resize is None else filled
+
+
+def _check_framed(images: EncodedImages, path: str) -> None:
+    """Warn where images that look as if they had been cropped before are cropped again."""
+    framing = images.framing
+    if framing is None or framing.resized(*framing.size) == framing.size:
+        return
+    _, sizes = images.read(range(min(len(images), _LOOKED_AT)))
+    if (sizes == torch.tensor(framing.size)).all():
+        height, width = framing.size
+        warnings.warn(
+            f"the images of {path} are {height}×{width} already, and are resized and cropped once "
+            f"more; if that was done to them before, resize={min(framing.size)} takes them as they "
+            "are",
+            stacklevel=3,
+        )
 
 
 def _must_be_local(path: str) -> bool:

@@ -170,6 +170,8 @@ def read_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) ->
     1.0
     """
     tree = _yaml(name)
+    if Path(name).name == "config.yaml":
+        tree = _as_it_ran(tree)
     if "base" in tree:
         tree = _merged(read_recipe(tree.pop("base")), tree)
     return overlay(tree, overrides or {})
@@ -221,6 +223,17 @@ def _yaml(name: str | Path) -> dict[str, Any]:
         raise HoldfastError(f"recipe {name} is no valid YAML: {reason}") from error
     if not isinstance(tree, dict):
         raise HoldfastError(f"recipe {name} holds no mapping of settings")
+    return tree
+
+
+def _as_it_ran(tree: dict[str, Any]) -> dict[str, Any]:
+    """Say of a run that was trained before images could be cropped how its images were resized."""
+    data = tree.get("data")
+    # A run's own record has every setting of its time, as no recipe has.
+    if not isinstance(data, dict) or not {"size", "limit", "image_column"} <= data.keys():
+        return tree
+    if "fit" not in data and data["size"] is not None:
+        return {**tree, "data": {**data, "fit": "squash"}}
     return tree
 
 

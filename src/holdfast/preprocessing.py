@@ -1,0 +1,85 @@
+"""What is done to a photograph before a model sees it, as the model's own configuration says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from holdfast.contracts import InputError
+
+__all__ = ["Interpolation", "Preprocessing"]
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+"""How pixels between pixels are computed, by Pillow's names."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The way from a photograph to the images that a model takes: resize, crop, normalize.
+
+    The data makes images of ``size`` in [0, 1] by ``mode``, ``resize`` and ``interpolation``;
+    ``mean`` and ``std`` are applied inside the model and stand here for the reader.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width in pixels of the images that the model takes.
+    resize : int, optional
+        What the photograph is resized to before the central ``size`` is cut out: its short side
+        where ``mode`` is "crop", each of its sides where it is "squash". None where nothing is cut
+        off but what "crop" must: the short side then becomes the longer of ``size``.
+    mode : {"crop", "squash"}
+        Whether the photograph keeps its proportions, so that a crop is needed, or is squashed.
+    interpolation : str
+        Pillow's name of the interpolation.
+    antialias : bool
+        Whether pixels are averaged where the image shrinks, as Pillow does.
+    channels : int
+        How many channels the model takes.
+    mean, std : tuple of float, optional
+        Normalization inside the model, a value a channel; None where it has none, or nobody knows.
+
+    Raises
+    ------
+    InputError
+        If a number is below 1, a crop is larger than what it is cut from, or a word is unknown.
+
+    Examples
+    --------
+    >>> print(Preprocessing(size=(224, 224), resize=256))
+    short side to 256 (bilinear), centre 224×224
+    >>> print(Preprocessing(size=(224, 224), mode="squash", interpolation="bicubic"))
+    squashed to 224×224 (bicubic)
+    """
+
+    size: tuple[int, int]
+    resize: int | None = None
+    mode: Literal["crop", "squash"] = "crop"
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    channels: int = 3
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise InputError("Preprocessing.size", self.size, "height and width, at least 1")
+        if self.channels < 1:
+            raise InputError("Preprocessing.channels", self.channels, "a number of at least 1")
+        if self.resize is not None and self.resize < max(self.size):
+            expected = f"at least {max(self.size)}, from which {self.size} can be cut"
+            raise InputError("Preprocessing.resize", self.resize, expected)
+        if self.mode not in ("crop", "squash"):
+            raise InputError("Preprocessing.mode", repr(self.mode), "'crop' or 'squash'")
+        if self.interpolation not in get_args(Interpolation):
+            expected = f"one of {', '.join(get_args(Interpolation))}"
+            raise InputError("Preprocessing.interpolation", repr(self.interpolation), expected)
+
+    def __str__(self) -> str:
+        crop = "×".join(map(str, self.size))
+        how = self.interpolation if self.antialias else f"{self.interpolation}, not antialiased"
+        if self.mode == "squash" and self.resize is None:
+            return f"squashed to {crop} ({how})"
+        if self.mode == "squash":
+            return f"squashed to {self.resize}×{self.resize} ({how}), centre {crop}"
+        return f"short side to {self.resize or max(self.size)} ({how}), centre {crop}"
