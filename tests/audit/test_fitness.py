@@ -193,3 +193,16 @@ def test_an_audit_writes_down_what_it_found_once(trained, data, tmp_path):
     (tmp_path / "part-00001.parquet").unlink()
     PLAIN(model, few, tmp_path, progress=False)
     assert (tmp_path / "fitness.yaml").stat().st_mtime_ns == time
+
+
+def test_sees_gradients_that_do_not_bend(trained, data):
+    class Positive(nn.Module):
+        """ReLU in a spelling that no surrogate reaches."""
+
+        def forward(self, x):
+            return x * (x > 0)
+
+    hidden = nn.Sequential(*list(trained[:2]), Positive(), trained[3])
+    (finding,) = check_fitness(hidden, data, [Gradient()]).findings
+    assert "does not change with the image, even with the surrogate" in finding
+    assert check_fitness(hidden, data).findings == ()  # no explanation is attacked

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from holdfast.audit.repeatable import device_of, seeded
 from holdfast.contracts import Attribution, HoldfastError
 from holdfast.data import ImageDataset
-from holdfast.models import classify, evaluating, no_gradient, softplus
+from holdfast.models import (
+    classify,
+    double_backward,
+    evaluating,
+    no_gradient,
+    softplus,
+    surrogate_fit,
+)
 
 __all__ = ["Fitness", "check_fitness"]
 
@@ -70,7 +77,8 @@ def check_fitness(
     -------
     Fitness
         With findings where outputs or maps are drawn anew in each call; gradients are zero, not
-        finite or not to be had, so that attacks which follow them go nowhere; the softplus
+        finite or not to be had, so that attacks which follow them go nowhere; they do not change
+        with the image, so that attacks on maps made of them go nowhere; the softplus
         surrogate answers otherwise than the model; or accuracy is not above chance, which asks
         whether preprocessing or the order of classes is right.
 
@@ -109,8 +117,13 @@ def check_fitness(
         findings = [
             *_on_accuracy(model, images, labels, logits),
             *_on_randomness(logits, repeated),
-            *_on_gradients(model, images[:DIFFERENTIATED]),
-            *_on_surrogate(model, images, logits),
+            *(no_gradients := [*_on_gradients(model, images[:DIFFERENTIATED])]),
+            *_on_surrogate(model, images),
+            *(
+                _on_curvature(model, images[:DIFFERENTIATED])
+                if attributions and not no_gradients
+                else ()
+            ),
             *(said for one in attributions for said in _on_maps(one, model, images[:1], logits)),
         ]
     return Fitness(count, classes, right, tuple(findings))
@@ -184,6 +197,8 @@ def _permuted(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> bool:
     return seen >= 10 and alike >= 0.8 * seen and distinct >= max(3, 0.9 * len(answers))
 
 
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
 _PREPROCESSING: dict[str, Callable[[Tensor], Tensor]] = {
     "With pixels from 0 to 255": lambda x: 255 * x,
     "With pixels from −1 to 1": lambda x: 2 * x - 1,
@@ -191,7 +206,6 @@ _PREPROCESSING: dict[str, Callable[[Tensor], Tensor]] = {
     "With red and blue exchanged": lambda x: x.flip(1),
     "With black and white exchanged": lambda x: 1 - x,
 }
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _like(images: Tensor, values: tuple[float, ...]) -> Tensor:
@@ -234,16 +248,43 @@ def _on_gradients(model: nn.Module, images: Tensor) -> Iterator[str]:
         yield f"The gradient is zero at {zero} of {len(images)} images: there {hopeless}"
 
 
-def _on_surrogate(model: nn.Module, images: Tensor, logits: Tensor) -> Iterator[str]:
+def _on_surrogate(model: nn.Module, images: Tensor) -> Iterator[str]:
     """See whether the model in which attacks on explanations look for a direction is this one."""
-    with torch.no_grad(), softplus():
-        answers = classify(model, images)
-    agreed = int((answers.argmax(1) == logits.argmax(1)).sum())
+    try:
+        fit = surrogate_fit(model, images)
+    except HoldfastError:  # of models without gradients, of which all is said
+        return
+    agreed = int(fit.agree.sum())
     if agreed < AGREED * len(images):
         yield (
             f"The softplus surrogate, which attacks on explanations follow, answers only {agreed} "
             f"of {len(images)} images as the model does: they may be led astray."
         )
+
+
+def _on_curvature(model: nn.Module, images: Tensor) -> Iterator[str]:
+    """See whether gradients change with the image, as attacks on maps made of them need."""
+    try:
+        with torch.enable_grad(), double_backward(), softplus():
+            x = images.clone().requires_grad_(True)
+            logits = classify(model, x)
+            chosen = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
+            (gradients,) = torch.autograd.grad(chosen, x, create_graph=True)
+            if gradients.requires_grad:
+                ahead = (gradients * torch.randn_like(gradients)).sum()
+                (bends,) = torch.autograd.grad(ahead, x, allow_unused=True)
+                if bends is not None and bool((bends != 0).any()):
+                    return
+    except (HoldfastError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        yield f"The model cannot be differentiated twice ({reason}): {_NO_MAPS}"
+        return
+    yield f"The gradient does not change with the image, even with the surrogate: {_NO_MAPS}"
+
+
+_NO_MAPS = (
+    "attacks on maps made of gradients have no direction, only those without gradients count."
+)
 
 
 def _on_maps(

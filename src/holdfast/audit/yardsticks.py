@@ -176,7 +176,8 @@ def searched(
     >>> bool((found - images).abs().max() <= 0.1 + 1e-6)
     True
     """
-    eps, norm = getattr(attack, "eps", None), getattr(attack, "norm", "linf")
+    eps: Any = getattr(attack, "eps", None)
+    norm: Any = getattr(attack, "norm", "linf")
     if not isinstance(eps, int | float) or norm not in ("linf", "l2"):
         return None
     try:

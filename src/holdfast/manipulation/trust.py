@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
@@ -18,12 +18,13 @@ from holdfast.contracts import (
     Attack,
     InputError,
     Manipulation,
+    StuckWarning,
     check_images,
     check_labels,
 )
 from holdfast.manipulation.random_search import RandomSearch
 from holdfast.manipulation.random_sign import RandomSign
-from holdfast.models import classify, evaluating, softplus
+from holdfast.models import surrogate_fit
 
 __all__ = ["Trust", "check", "check_trustable", "doubts", "trust_figures", "unearned"]
 
@@ -174,12 +175,14 @@ def trust_figures(
         "tau_random_search": RandomSearch(method.attribution, method.eps, queries),
         "tau_random_sign": RandomSign(method.attribution, method.eps, _DRAWS),
     }
-    outcomes = {name: one(model, images, labels) for name, one in manipulations.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StuckWarning)  # which is among the figures
+        outcomes = {name: one(model, images, labels) for name, one in manipulations.items()}
     figures = {name: found.similarity.double() for name, found in outcomes.items()}
     figures["moved"] = (outcomes["tau"].images - images).abs().flatten(1).amax(1).double()
     figures["no_direction"] = outcomes["tau"].stuck.double()
     figures["zero_gradient"] = _zero_gradients(model, images, labels)
-    figures["surrogate_agrees"] = _surrogate_agrees(model, images)
+    figures["surrogate_agrees"] = surrogate_fit(model, images).agree.double()
     for name, one in _attacks(attack, stronger, images).items():
         figures[name] = correct(model, images, labels, one).double()
     return figures
@@ -288,14 +291,6 @@ _WEAKER = {
 _MOSTLY = 0.5
 _AGREED = 0.9
 _DRAWS = 4
-
-
-def _surrogate_agrees(model: nn.Module, images: Tensor) -> Float64[Tensor, " n"]:
-    """Tell where the model has the same class with its activations replaced."""
-    with evaluating(model), torch.no_grad():
-        plain = classify(model, images).argmax(1)
-        with softplus():
-            return (classify(model, images).argmax(1) == plain).double()
 
 
 def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Float64[Tensor, " n"]:

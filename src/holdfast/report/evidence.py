@@ -76,7 +76,7 @@ def struck_out(run: AuditedRun) -> dict[tuple[str, str], str]:
     100% of its steps had no direction, and 1 of 1 images did not move; random signs at the same ε \
 leave τ 33.7%
     """
-    struck = {}
+    struck: dict[tuple[str, str], str] = {}
     for check in run.checks:
         measures = run.measures(check)
         if KEPT in measures:

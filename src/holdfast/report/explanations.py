@@ -103,11 +103,12 @@ def _matrix(table: Table) -> Sheet:
         "confidence interval."
     )
     wanted = product(table.explanations, shown)
+    written = with_random(columns, lines)
     return Sheet(
         "explanations",
-        _with_random_told(caption, columns := with_random(columns, lines)),
+        _with_random_told(caption, written),
         ("Attack", "Model"),
-        columns,
+        written,
         tuple(lines),
         table.notes(*wanted),
     )
