@@ -176,7 +176,13 @@ def _per_channel(value: Tensor | None, x: Tensor) -> Tensor | None:
 
 
 def _normalize(
-    rules: Rules, func: Any, x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None
+    rules: Rules,
+    func: Any,
+    x: Any,
+    p: float = 2.0,
+    dim: Any = 1,
+    eps: float = 1e-12,
+    out: Any = None,
 ) -> Any:
     if p != 2 or out is not None or not rules.paired(x) or not _within(dim, x):
         return NotImplemented
@@ -185,10 +191,11 @@ def _normalize(
 
 
 def _norm(rules: Rules, func: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """The Euclidean norm along dimensions."""
+    """Compute the Euclidean norm along dimensions."""
     given = {**dict(zip(("p", "dim", "keepdim"), args, strict=False)), **kwargs}
     order = given.pop("ord", given.pop("p", 2))
     dim, keepdim = given.pop("dim", None), given.pop("keepdim", False)
+    given = {name: value for name, value in given.items() if value is not None}
     vector = not isinstance(dim, tuple | list) or "vector" in func.__name__ or len(dim) == 1
     if given or dim is None or not rules.paired(x) or not _within(dim, x):
         return NotImplemented

@@ -42,7 +42,8 @@ class Rules:
 
     def rescale(self, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Compute a function of each value; the gradient is its slope from baseline to image."""
-        return Slope.apply(x, activation(x), self.state)
+        held = x.clone()  # the original may be changed in place further on
+        return Slope.apply(held, activation(held), self.state)
 
     def multiply(
         self, a: Any, b: Any, product: Callable[[Any, Any], Tensor] = torch.mul, least: int = 1
@@ -113,7 +114,7 @@ def _elementwise(rules: Rules, func: Any, x: Any, *rest: Any, **kwargs: Any) -> 
         return result
 
     if changes_in_place(func, (x, *rest), kwargs):
-        return x.copy_(rules.rescale(lambda z: call(z.clone()), x.clone()))
+        return x.copy_(rules.rescale(lambda z: call(z.clone()), x))
     return rules.rescale(call, x)
 
 
@@ -135,7 +136,7 @@ def _root(rules: Rules, func: Any, x: Any, **kwargs: Any) -> Any:
     # The root of zero has no finite derivative, and not even zero times it is a number.
     if kwargs or not rules.paired(x):
         return NotImplemented
-    y = rules.rescale(lambda z: z.clamp(min=torch.finfo(z.dtype).tiny).sqrt(), x.clone())
+    y = rules.rescale(lambda z: z.clamp(min=torch.finfo(z.dtype).tiny).sqrt(), x)
     return x.copy_(y) if changes_in_place(func, (), {}) else y
 
 
@@ -199,7 +200,7 @@ def _pooling(rules: Rules, func: Any, x: Any, *rest: Any, **kwargs: Any) -> Any:
 
 
 def _largest(rules: Rules, func: Any, x: Any, *rest: Any, **kwargs: Any) -> Any:
-    """The maxima or minima over dimensions, or of two tensors."""
+    """Compute the maxima or minima over dimensions, or of two tensors."""
     low = func.__name__.endswith("min")
     if rest and isinstance(rest[0], Tensor):
         return rules.minimum(x, rest[0]) if low else rules.maximum(x, rest[0])
