@@ -47,7 +47,8 @@ def _attention(rules: Rules, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Scaled dot-product attention: product, softmax, product."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    q, k, v, mask = (given.get(name) for name in names[:4])
+    q, k, v = (given[name] for name in names[:3])
+    mask = given.get("attn_mask")
     if given.get("dropout_p") or given.get("enable_gqa") or not rules.paired(k):
         return NotImplemented
     scale = given.get("scale")

@@ -73,7 +73,7 @@ class Rules:
         """
         shares, plain = (pooling(copy) for copy in PoolFrom.apply(x, self.state))
         if isinstance(plain, tuple):  # maxima and where they are
-            return type(plain)((PoolTo.apply(shares[0], plain[0], self.state), *plain[1:]))  # type: ignore[arg-type]
+            return type(plain)((PoolTo.apply(shares[0], plain[0], self.state), *plain[1:]))
         return PoolTo.apply(shares, plain, self.state)
 
 
@@ -221,6 +221,9 @@ def _named(*names: str, of: tuple[Any, ...] = (torch, Tensor, F)) -> list[Any]:
     return [getattr(place, name) for place in of for name in spelled if hasattr(place, name)]
 
 
+# What nn.Threshold calls has a private name.
+_module_threshold = vars(F)["_threshold"]
+
 CALLS: dict[Any, Rule] = {
     **dict.fromkeys(
         [
@@ -230,7 +233,7 @@ CALLS: dict[Any, Rule] = {
             *_named("softshrink", "hardshrink", "abs", "absolute", "exp", "exp2", "expm1", "log"),
             *_named("log1p", "log2", "log10", "rsqrt", "square", "reciprocal", "erf"),
             *_named("sin", "cos", "sinh", "cosh", "atan", "arctan", "asinh", "arcsinh"),
-            *(F._threshold, Tensor.__rdiv__, Tensor.__rpow__, torch.special.expit),
+            *(_module_threshold, Tensor.__rdiv__, Tensor.__rpow__, torch.special.expit),
         ],
         _elementwise,
     ),
