@@ -160,9 +160,9 @@ def _tapped(
         raise _no_maps(layer, output)
     if layout.extra or (output.ndim == 3 and output.shape[0] == output.shape[1]):
         # Which tokens are of the grid, and which dimension they are in, shows on another batch.
-        known = token_layout(model, images[:1], layer)
-        if known != layout:
-            with _tap(model, module, images, keep, known) as outputs:
+        true = token_layout(model, images[:1], layer)
+        if true != layout:
+            with _tap(model, module, images, keep, true) as outputs:
                 logits = classify(model, images)
             features = outputs[-1][0]
     return logits, features
@@ -178,7 +178,7 @@ def _tap(
 ) -> Iterator[list[tuple[Tensor, Layout | None, Any]]]:
     """Within the block, note features, layout and output of a module, and go on from the first."""
     outputs: list[tuple[Tensor, Layout | None, Any]] = []
-    grids = Grids(tuple(images.shape[2:]), len(images))
+    grids = Grids((images.shape[2], images.shape[3]), len(images))
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         given = features_in(output)
