@@ -33,7 +33,7 @@ from holdfast.attributions import (
     SmoothGrad,
 )
 from holdfast.manipulation import RandomSign, TopK
-from holdfast.models import classify, last_convolution
+from holdfast.models import classify, last_features
 from holdfast.objectives import ART, alignment_loss
 
 CLASSES = 5
@@ -252,7 +252,7 @@ FAMILIES = {
     "vit": (
         lambda: tv.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=CLASSES),
         32,
-        "encoder",
+        "encoder.layers.encoder_layer_1.ln_1",
         1,
     ),
     "timm_byobnet": (lambda: timm("test_byobnet"), 64, "final_conv", 0),
@@ -261,7 +261,7 @@ FAMILIES = {
     "timm_deit": (
         lambda: timm("deit_tiny_distilled_patch16_224", img_size=32, **VIT),
         32,
-        "norm",
+        "blocks.1.norm1",
         2,
     ),
     "timm_edgenext": (
@@ -280,17 +280,17 @@ FAMILIES = {
     "timm_levit": (
         lambda: timm(
             "levit_128s",
-            img_size=64,
+            img_size=128,
             embed_dim=(32, 48, 64),
             key_dim=8,
             num_heads=(2, 3, 4),
             depth=(1, 1, 1),
         ),
-        64,
+        128,
         "stages",
         0,
     ),
-    "timm_mambaout": (lambda: timm("test_mambaout"), 64, "stages", 0),
+    "timm_mambaout": (lambda: timm("test_mambaout"), 64, "stages.3.blocks.0", 0),
     "timm_mixer": (timm_mixer, 32, "norm", 0),
     "timm_nfnet": (lambda: timm("test_nfnet"), 64, "final_act", 0),
     "timm_poolformer": (timm_poolformer, 64, "stages", 0),
@@ -308,10 +308,10 @@ FAMILIES = {
         "norm",
         0,
     ),
-    "timm_vit": (lambda: timm("test_vit", img_size=64), 64, "norm", 1),
+    "timm_vit": (lambda: timm("test_vit", img_size=64), 64, "blocks.5.norm1", 1),
     "transformers_resnet": (transformers_resnet, 64, "resnet.encoder.stages.3", 0),
-    "transformers_vit": (lambda: transformers_vit("sdpa"), 32, "vit.layernorm", 1),
-    "transformers_vit_eager": (lambda: transformers_vit("eager"), 32, "vit.layernorm", 1),
+    "transformers_vit": (lambda: transformers_vit("sdpa"), 32, "vit.layers.1.layernorm_before", 1),
+    "transformers_vit_eager": (lambda: transformers_vit("eager"), 32, "vit.layers.1.layernorm_before", 1),
 }
 
 
@@ -402,7 +402,7 @@ def model_logits(model, images):
 def test_grad_cam_reads_the_last_spatial_features(name):
     model, images, labels, layer = case(name)
     front = FAMILIES[name][3]
-    assert last_convolution(model, images) == layer
+    assert last_features(model, images) == layer
     seen = []
     hook = model.get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2]))
     try:
@@ -498,7 +498,7 @@ if __name__ == "__main__":
         (g,) = torch.autograd.grad(y.max(1).values.sum(), images)
         e = time.time() - t
         try:
-            found = last_convolution(model, images.detach())
+            found = last_features(model, images.detach())
         except Exception as ex:
             found = repr(ex)[:80]
         print(

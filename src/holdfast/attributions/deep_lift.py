@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from holdfast.attributions.layer_rules import LAYER_CALLS
 from holdfast.attributions.rules import CALLS, Rules
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import check_images, chunks, default_chunk
-from holdfast.models import classify, evaluating
+from holdfast.models import classify, double_backward, evaluating
 
 __all__ = ["DeepLIFT", "deep_lift", "lift_in_parts"]
 
@@ -140,7 +141,7 @@ def _lift(
         linked = create_graph and (images.requires_grad or baselines.requires_grad)
         both = torch.cat([images, baselines])
         both = both if linked else both.detach().requires_grad_(True)
-        with _Rescaling(len(both)):
+        with double_backward() if create_graph else nullcontext(), _Rescaling(len(both)):
             values = select_output(classify(model, both), targets.repeat(2))
             # Image and baseline get the same multipliers; those of the images are half of all.
             (multipliers,) = torch.autograd.grad(values.sum(), both, create_graph=create_graph)
