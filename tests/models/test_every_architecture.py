@@ -287,7 +287,7 @@ FAMILIES = {
             depth=(1, 1, 1),
         ),
         128,
-        "stages",
+        "stages.2.blocks.0",
         0,
     ),
     "timm_mambaout": (lambda: timm("test_mambaout"), 64, "stages.3.blocks.0", 0),
@@ -404,13 +404,18 @@ def test_grad_cam_reads_the_last_spatial_features(name):
     front = FAMILIES[name][3]
     assert last_features(model, images) == layer
     seen = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2]))
+
+    def keep(module, inputs, output):
+        seen.append(output)
+        return output.clone()  # DenseNet changes it in place
+
+    hook = model.get_submodule(layer).register_forward_hook(keep)
     try:
         with torch.enable_grad():
             logits = classify(model, images).gather(1, labels[:, None])
     finally:
         hook.remove()
-    features = seen[-1] if isinstance(seen[-1], torch.Tensor) else seen[-1][0]
+    (features,) = seen
     (gradient,) = torch.autograd.grad(logits.sum(), features)
     cam = spatial(gradient, front).mean((2, 3), keepdim=True) * spatial(features, front)
     cam = F.interpolate(cam.sum(1, keepdim=True).relu(), images.shape[2:], mode="bilinear")
