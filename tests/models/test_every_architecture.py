@@ -311,7 +311,12 @@ FAMILIES = {
     "timm_vit": (lambda: timm("test_vit", img_size=64), 64, "blocks.5.norm1", 1),
     "transformers_resnet": (transformers_resnet, 64, "resnet.encoder.stages.3", 0),
     "transformers_vit": (lambda: transformers_vit("sdpa"), 32, "vit.layers.1.layernorm_before", 1),
-    "transformers_vit_eager": (lambda: transformers_vit("eager"), 32, "vit.layers.1.layernorm_before", 1),
+    "transformers_vit_eager": (
+        lambda: transformers_vit("eager"),
+        32,
+        "vit.layers.1.layernorm_before",
+        1,
+    ),
 }
 
 
