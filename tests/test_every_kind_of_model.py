@@ -206,7 +206,8 @@ def test_the_default_dtype_does_not_matter(number):
             result = run(METHODS[number], own(), *data())
     finally:
         torch.set_default_dtype(torch.float32)
-    assert result.dtype == right.dtype and torch.equal(result, right)
+    assert result.dtype == right.dtype
+    assert torch.equal(result, right)
 
 
 @numbers

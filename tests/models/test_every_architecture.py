@@ -1,4 +1,8 @@
-"""A small member of every family of classifiers, through every kind of method."""
+"""A small member of every family of classifiers, through every kind of method.
+
+torchvision's families, and those of timm and transformers where they are installed. Weights are
+random, of a size that keeps activations alive.
+"""
 
 import copy
 import functools
@@ -363,7 +367,8 @@ def test_gradients(name):
     model, images, labels, _ = case(name)
     gradient = Gradient()(model, images, labels)
     expected = slow_gradient(model, images, labels)
-    assert expected.isfinite().all() and (expected.flatten(1).abs().amax(1) > 0).all()
+    assert expected.isfinite().all()
+    assert (expected.flatten(1).abs().amax(1) > 0).all()
     assert relative(gradient, expected) < 1e-4
     # Little noise changes little; a kink or two may lie in the way.
     smooth = SmoothGrad(samples=2, noise=1e-5)(model, images, labels)
@@ -379,9 +384,10 @@ def test_guided_backpropagation(name):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         maps = GuidedBackprop()(model, images, labels)
-    assert maps.isfinite().all() and maps.abs().sum() > 0
+    assert maps.isfinite().all()
+    assert maps.abs().sum() > 0
     guided = relative(maps, slow_gradient(model, images, labels)) > 1e-3
-    assert guided or any("uid" in str(w.message) for w in caught)
+    assert guided or any("GuidedBackprop" in str(w.message) for w in caught)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -390,17 +396,13 @@ def test_deep_lift_sums_up_or_warns(name):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         maps = DeepLIFT()(model, images, labels)
-    assert maps.isfinite().all() and maps.abs().sum() > 0
+    assert maps.isfinite().all()
+    assert maps.abs().sum() > 0
     with torch.no_grad():
-        change = (model_logits(model, images) - model_logits(model, 0 * images)).gather(
-            1, labels[:, None]
-        )[:, 0]
+        change = classify(model, images) - classify(model, 0 * images)
+    change = change.gather(1, labels[:, None])[:, 0]
     missed = (maps.flatten(1).sum(1) - change).abs() / change.abs()
     assert missed.max() < 0.011 or any("DeepLIFT" in str(w.message) for w in caught), missed
-
-
-def model_logits(model, images):
-    return classify(model, images)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -445,7 +447,8 @@ def test_boundary_attribution(name):
     )
     maps, found = method.with_found(model, images[:1], labels[:1])
     assert maps.isfinite().all()
-    assert found.all() and maps.abs().sum() > 0
+    assert found.all()
+    assert maps.abs().sum() > 0
 
 
 def safe_radius(model, images, labels):
@@ -466,7 +469,8 @@ def test_top_k_attack_beats_random_signs(name):
     outcome = attack(model, images, labels)
     random = RandomSign(Gradient(), eps=eps)(model, images, labels)
     assert outcome.preserved.all()
-    assert (outcome.moved > 0.5 * eps).all() and (outcome.stuck == 0).all()
+    assert (outcome.moved > 0.5 * eps).all()
+    assert (outcome.stuck == 0).all()
     assert outcome.similarity.mean() < random.similarity.mean() - 0.02
 
 
@@ -475,7 +479,8 @@ def test_art_step(name):
     model, images, labels, _ = case(name)
     x = images.clone().requires_grad_(True)
     second = torch.autograd.grad(alignment_loss(model, x, labels).sum(), x)[0]
-    assert second.isfinite().all() and (second.flatten(1).abs().amax(1) > 0).all()
+    assert second.isfinite().all()
+    assert (second.flatten(1).abs().amax(1) > 0).all()
     twin = copy.deepcopy(model).train()
     for module in twin.modules():
         # Two images of one pixel are too few to normalize by, for the last batch-norm.
@@ -487,31 +492,5 @@ def test_art_step(name):
     gradients = [gradient for gradient in gradients if gradient is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     moved = sum(bool(gradient.any()) for gradient in gradients) / len(gradients)
-    assert moved > 0.6 and terms["loss"].isfinite()
-
-
-if __name__ == "__main__":
-    import sys
-    import time
-
-    for name in sys.argv[1:] or FAMILIES:
-        t = time.time()
-        try:
-            model, images, labels, layer = case(name)
-        except Exception as e:
-            print(name, "BUILD", repr(e)[:200])
-            continue
-        b = time.time() - t
-        images = images.clone().requires_grad_()
-        t = time.time()
-        y = classify(model, images)
-        (g,) = torch.autograd.grad(y.max(1).values.sum(), images)
-        e = time.time() - t
-        try:
-            found = last_features(model, images.detach())
-        except Exception as ex:
-            found = repr(ex)[:80]
-        print(
-            f"{name:16s} build {b:.2f} fb {e:.3f} std {y.std():.2e} between {(y[0] - y[1]).abs().max().item():.2e} grad {g.abs().max():.2e} zero {(g == 0).float().mean():.2f} layer {found} {'' if found == layer else '!!! ' + layer}",
-            flush=True,
-        )
+    assert moved > 0.6
+    assert terms["loss"].isfinite()
