@@ -1,4 +1,8 @@
-"""A small member of every family of classifiers, through every kind of method."""
+"""A small member of every family of classifiers, through every kind of method.
+
+torchvision's families, and those of timm and transformers where they are installed. Weights are
+random, of a size that keeps activations alive.
+"""
 
 import copy
 import functools
@@ -33,7 +37,7 @@ from holdfast.attributions import (
     SmoothGrad,
 )
 from holdfast.manipulation import RandomSign, TopK
-from holdfast.models import classify, last_convolution
+from holdfast.models import classify, last_features
 from holdfast.objectives import ART, alignment_loss
 
 CLASSES = 5
@@ -252,7 +256,7 @@ FAMILIES = {
     "vit": (
         lambda: tv.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=CLASSES),
         32,
-        "encoder",
+        "encoder.layers.encoder_layer_1.ln_1",
         1,
     ),
     "timm_byobnet": (lambda: timm("test_byobnet"), 64, "final_conv", 0),
@@ -261,7 +265,7 @@ FAMILIES = {
     "timm_deit": (
         lambda: timm("deit_tiny_distilled_patch16_224", img_size=32, **VIT),
         32,
-        "norm",
+        "blocks.1.norm1",
         2,
     ),
     "timm_edgenext": (
@@ -280,17 +284,17 @@ FAMILIES = {
     "timm_levit": (
         lambda: timm(
             "levit_128s",
-            img_size=64,
+            img_size=128,
             embed_dim=(32, 48, 64),
             key_dim=8,
             num_heads=(2, 3, 4),
             depth=(1, 1, 1),
         ),
-        64,
-        "stages",
+        128,
+        "stages.2.blocks.0",
         0,
     ),
-    "timm_mambaout": (lambda: timm("test_mambaout"), 64, "stages", 0),
+    "timm_mambaout": (lambda: timm("test_mambaout"), 64, "stages.3.blocks.0", 0),
     "timm_mixer": (timm_mixer, 32, "norm", 0),
     "timm_nfnet": (lambda: timm("test_nfnet"), 64, "final_act", 0),
     "timm_poolformer": (timm_poolformer, 64, "stages", 0),
@@ -308,10 +312,15 @@ FAMILIES = {
         "norm",
         0,
     ),
-    "timm_vit": (lambda: timm("test_vit", img_size=64), 64, "norm", 1),
+    "timm_vit": (lambda: timm("test_vit", img_size=64), 64, "blocks.5.norm1", 1),
     "transformers_resnet": (transformers_resnet, 64, "resnet.encoder.stages.3", 0),
-    "transformers_vit": (lambda: transformers_vit("sdpa"), 32, "vit.layernorm", 1),
-    "transformers_vit_eager": (lambda: transformers_vit("eager"), 32, "vit.layernorm", 1),
+    "transformers_vit": (lambda: transformers_vit("sdpa"), 32, "vit.layers.1.layernorm_before", 1),
+    "transformers_vit_eager": (
+        lambda: transformers_vit("eager"),
+        32,
+        "vit.layers.1.layernorm_before",
+        1,
+    ),
 }
 
 
@@ -358,7 +367,8 @@ def test_gradients(name):
     model, images, labels, _ = case(name)
     gradient = Gradient()(model, images, labels)
     expected = slow_gradient(model, images, labels)
-    assert expected.isfinite().all() and (expected.flatten(1).abs().amax(1) > 0).all()
+    assert expected.isfinite().all()
+    assert (expected.flatten(1).abs().amax(1) > 0).all()
     assert relative(gradient, expected) < 1e-4
     # Little noise changes little; a kink or two may lie in the way.
     smooth = SmoothGrad(samples=2, noise=1e-5)(model, images, labels)
@@ -374,9 +384,10 @@ def test_guided_backpropagation(name):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         maps = GuidedBackprop()(model, images, labels)
-    assert maps.isfinite().all() and maps.abs().sum() > 0
+    assert maps.isfinite().all()
+    assert maps.abs().sum() > 0
     guided = relative(maps, slow_gradient(model, images, labels)) > 1e-3
-    assert guided or any("uid" in str(w.message) for w in caught)
+    assert guided or any("GuidedBackprop" in str(w.message) for w in caught)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -385,32 +396,33 @@ def test_deep_lift_sums_up_or_warns(name):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         maps = DeepLIFT()(model, images, labels)
-    assert maps.isfinite().all() and maps.abs().sum() > 0
+    assert maps.isfinite().all()
+    assert maps.abs().sum() > 0
     with torch.no_grad():
-        change = (model_logits(model, images) - model_logits(model, 0 * images)).gather(
-            1, labels[:, None]
-        )[:, 0]
+        change = classify(model, images) - classify(model, 0 * images)
+    change = change.gather(1, labels[:, None])[:, 0]
     missed = (maps.flatten(1).sum(1) - change).abs() / change.abs()
     assert missed.max() < 0.011 or any("DeepLIFT" in str(w.message) for w in caught), missed
-
-
-def model_logits(model, images):
-    return classify(model, images)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_grad_cam_reads_the_last_spatial_features(name):
     model, images, labels, layer = case(name)
     front = FAMILIES[name][3]
-    assert last_convolution(model, images) == layer
+    assert last_features(model, images) == layer
     seen = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2]))
+
+    def keep(module, inputs, output):
+        seen.append(output)
+        return output.clone()  # DenseNet changes it in place
+
+    hook = model.get_submodule(layer).register_forward_hook(keep)
     try:
         with torch.enable_grad():
             logits = classify(model, images).gather(1, labels[:, None])
     finally:
         hook.remove()
-    features = seen[-1] if isinstance(seen[-1], torch.Tensor) else seen[-1][0]
+    (features,) = seen
     (gradient,) = torch.autograd.grad(logits.sum(), features)
     cam = spatial(gradient, front).mean((2, 3), keepdim=True) * spatial(features, front)
     cam = F.interpolate(cam.sum(1, keepdim=True).relu(), images.shape[2:], mode="bilinear")
@@ -435,7 +447,8 @@ def test_boundary_attribution(name):
     )
     maps, found = method.with_found(model, images[:1], labels[:1])
     assert maps.isfinite().all()
-    assert found.all() and maps.abs().sum() > 0
+    assert found.all()
+    assert maps.abs().sum() > 0
 
 
 def safe_radius(model, images, labels):
@@ -456,7 +469,8 @@ def test_top_k_attack_beats_random_signs(name):
     outcome = attack(model, images, labels)
     random = RandomSign(Gradient(), eps=eps)(model, images, labels)
     assert outcome.preserved.all()
-    assert (outcome.moved > 0.5 * eps).all() and (outcome.stuck == 0).all()
+    assert (outcome.moved > 0.5 * eps).all()
+    assert (outcome.stuck == 0).all()
     assert outcome.similarity.mean() < random.similarity.mean() - 0.02
 
 
@@ -465,7 +479,8 @@ def test_art_step(name):
     model, images, labels, _ = case(name)
     x = images.clone().requires_grad_(True)
     second = torch.autograd.grad(alignment_loss(model, x, labels).sum(), x)[0]
-    assert second.isfinite().all() and (second.flatten(1).abs().amax(1) > 0).all()
+    assert second.isfinite().all()
+    assert (second.flatten(1).abs().amax(1) > 0).all()
     twin = copy.deepcopy(model).train()
     for module in twin.modules():
         # Two images of one pixel are too few to normalize by, for the last batch-norm.
@@ -477,31 +492,5 @@ def test_art_step(name):
     gradients = [gradient for gradient in gradients if gradient is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     moved = sum(bool(gradient.any()) for gradient in gradients) / len(gradients)
-    assert moved > 0.6 and terms["loss"].isfinite()
-
-
-if __name__ == "__main__":
-    import sys
-    import time
-
-    for name in sys.argv[1:] or FAMILIES:
-        t = time.time()
-        try:
-            model, images, labels, layer = case(name)
-        except Exception as e:
-            print(name, "BUILD", repr(e)[:200])
-            continue
-        b = time.time() - t
-        images = images.clone().requires_grad_()
-        t = time.time()
-        y = classify(model, images)
-        (g,) = torch.autograd.grad(y.max(1).values.sum(), images)
-        e = time.time() - t
-        try:
-            found = last_convolution(model, images.detach())
-        except Exception as ex:
-            found = repr(ex)[:80]
-        print(
-            f"{name:16s} build {b:.2f} fb {e:.3f} std {y.std():.2e} between {(y[0] - y[1]).abs().max().item():.2e} grad {g.abs().max():.2e} zero {(g == 0).float().mean():.2f} layer {found} {'' if found == layer else '!!! ' + layer}",
-            flush=True,
-        )
+    assert moved > 0.6
+    assert terms["loss"].isfinite()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import check_images, check_positive, chunks, default_chunk
-from holdfast.models import classify, evaluating
+from holdfast.models import classify, double_backward, evaluating
 
 __all__ = ["AdversarialGradientIntegration"]
 
@@ -128,7 +129,7 @@ class AdversarialGradientIntegration:
         total = torch.zeros_like(offset)
         reached = torch.zeros(len(starts), dtype=torch.bool, device=images.device)
         for step in range(self.steps + 1):
-            with torch.enable_grad():
+            with torch.enable_grad(), double_backward() if create_graph else nullcontext():
                 x = starts + offset if create_graph else (starts + offset).detach()
                 x = x if x.requires_grad else x.requires_grad_(True)
                 logits = classify(model, x)

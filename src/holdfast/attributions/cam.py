@@ -7,6 +7,7 @@ is divided equally among the channels: their sum is the class activation map.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from holdfast.contracts import (
     default_chunk,
 )
 from holdfast.models import (
+    double_backward,
     evaluating,
     from_features,
     last_features,
@@ -304,7 +306,8 @@ def _weighted(
         # With the name, each part can leave out the graph before the layer.
         layer = last_features(model, images)
     maps = []
-    with evaluating(model), torch.enable_grad():
+    twice = double_backward() if create_graph else nullcontext()
+    with evaluating(model), torch.enable_grad(), twice:
         targets = resolve_targets(model, images, targets, method.chunk)
         for part in parts:
             if layer is None or create_graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from holdfast.attributions.gradient import Gradient
 from holdfast.contracts import Output
+from holdfast.models import double_backward
 from holdfast.models.activations import POOLING, SMOOTH, recognize
 from holdfast.models.scope import Scope
 
@@ -68,7 +70,7 @@ class GuidedBackprop:
     ) -> Float[Tensor, "n c h w"]:
         """Return the map of each image, ``(N, C, H, W)``; the model runs in eval mode."""
         gradient = Gradient(output=self.output, chunk=self.chunk)
-        with _Guiding() as guiding:
+        with double_backward() if create_graph else nullcontext(), _Guiding() as guiding:
             maps = gradient(model, images, targets, create_graph=create_graph)
         if not guiding.met:
             warnings.warn(

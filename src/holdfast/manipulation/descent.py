@@ -26,7 +26,7 @@ from holdfast.contracts import (
 )
 from holdfast.manipulation.estimate import Estimate, check_samples, differentiable, path_length
 from holdfast.manipulation.judge import Judge
-from holdfast.models import evaluating, softplus, surrogate_fit
+from holdfast.models import double_backward, evaluating, softplus, surrogate_fit
 
 __all__ = [
     "Loss",
@@ -243,7 +243,7 @@ class Walk:
         beta: float,
     ) -> None:
         """Take the step of that number; ``size`` may differ from image to image."""
-        with torch.enable_grad(), softplus(beta):
+        with torch.enable_grad(), double_backward(), softplus(beta):
             x = self.x.detach().requires_grad_(True)
             descended = loss(estimate(off_the_kinks(x), number), x, number)
             downhill = slope(linked(-descended, x), x).nan_to_num(0, 0, 0)

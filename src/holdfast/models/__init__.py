@@ -16,7 +16,7 @@ from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
 from holdfast.models.state import evaluating, statistics_kept
 from holdfast.models.surrogate import softplus
-from holdfast.models.twice import double_backward
+from holdfast.models.twice import double_backward, no_second_derivative
 from holdfast.models.vgg import vgg16_gap
 from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
 from holdfast.preprocessing import Preprocessing
@@ -42,6 +42,7 @@ __all__ = [
     "mnist_cnn",
     "names",
     "no_gradient",
+    "no_second_derivative",
     "small_resnet",
     "softplus",
     "statistics_kept",
