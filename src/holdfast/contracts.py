@@ -30,9 +30,11 @@ __all__ = [
     "Outcome",
     "Output",
     "StuckWarning",
+    "SurrogateWarning",
     "check_images",
     "check_labels",
     "check_positive",
+    "check_precision",
     "check_same_shape",
     "chunks",
     "default_chunk",
@@ -79,6 +81,10 @@ class InputError(HoldfastError, ValueError):
 
 class StuckWarning(UserWarning):
     """Most steps of an attack had no direction: what it left standing is no evidence."""
+
+
+class SurrogateWarning(UserWarning):
+    """The softplus surrogate does not answer as the model does: its directions may mislead."""
 
 
 class Batch(TypedDict):
@@ -222,6 +228,30 @@ def check_images(images: Any, name: str = "images") -> None:
     # Half a grey level of float16 is the slack that rounding may take.
     if low < -1e-4 or high > 1 + 1e-4:
         raise InputError(name, f"values in [{low:g}, {high:g}]", "values in [0, 1]")
+
+
+def check_precision(images: Tensor, name: str = "images") -> None:
+    """Refuse images in half precision, whose steps near 1 are as large as a grey level or half one.
+
+    A perturbation of them is rounded out of its ε, or to nothing. The classifier may be in half
+    precision: it is given the images in its own.
+
+    Raises
+    ------
+    InputError
+        If ``images`` have fewer than 32 bits.
+
+    Examples
+    --------
+    >>> check_precision(torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16))
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: images: expected float32 or float64 images, of which \
+perturbations can keep to their size (the model may stay in half precision), got torch.bfloat16
+    """
+    if torch.finfo(images.dtype).bits < 32:
+        size = "float32 or float64 images, of which perturbations can keep to their size"
+        raise InputError(name, images.dtype, f"{size} (the model may stay in half precision)")
 
 
 def check_labels(labels: Any, count: int, classes: int | None = None, name: str = "labels") -> None:

@@ -1,3 +1,5 @@
+import warnings
+
 import captum.attr
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from holdfast.attributions import Gradient, GuidedBackprop
+from holdfast.models import softplus
 
 FORMS = {
     "functional": F.relu,
@@ -16,6 +19,12 @@ FORMS = {
     "in place, result dropped": lambda x: (x.relu_(), x)[1],
     "module": nn.ReLU(),
     "module in place": nn.ReLU(inplace=True),
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp in place": lambda x: x.clamp_min_(0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+    "hardtanh": lambda x: F.hardtanh(x, 0.0, 1e6),
+    "threshold": nn.Threshold(0.0, 0.0),
+    "operator": torch.ops.aten.relu.default,
 }
 
 
@@ -52,9 +61,127 @@ def test_equals_captum_in_every_form_of_relu(form, output):
     assert not torch.allclose(maps, Gradient(output=output)(model, images, targets))
 
 
-def test_without_relu_it_is_the_gradient(smooth_model):
-    images = torch.rand(2, 2, 5, 5).double()
-    assert torch.equal(GuidedBackprop()(smooth_model, images), Gradient()(smooth_model, images))
+sigmoid = torch.sigmoid
+normal = torch.distributions.Normal(0.0, 1.0)
+SELU = (1.6732632423543772, 1.0507009873554805)
+
+
+def inside(z, low, high):
+    return ((z > low) & (z < high)).double()
+
+
+# Activation function: its derivative, written out.
+OTHERS = {
+    "relu6": (nn.ReLU6(), lambda z: inside(z, 0, 6)),
+    "leaky_relu": (nn.LeakyReLU(0.3), lambda z: torch.where(z > 0, 1.0, 0.3)),
+    "prelu": (nn.PReLU().double(), lambda z: torch.where(z > 0, 1.0, 0.25)),
+    "rrelu": (nn.RReLU(0.2, 0.4), lambda z: torch.where(z > 0, 1.0, 0.3)),
+    "elu": (nn.ELU(0.7), lambda z: torch.where(z > 0, 1.0, 0.7 * z.exp())),
+    "celu": (nn.CELU(2.0), lambda z: torch.where(z > 0, 1.0, (z / 2).exp())),
+    "selu": (nn.SELU(), lambda z: SELU[1] * torch.where(z > 0, 1.0, SELU[0] * z.exp())),
+    "hardtanh": (nn.Hardtanh(-0.2, 0.2), lambda z: inside(z, -0.2, 0.2)),
+    "threshold": (nn.Threshold(0.1, 0.5), lambda z: (z > 0.1).double()),
+    "hardsigmoid": (nn.Hardsigmoid(), lambda z: inside(z, -3, 3) / 6),
+    "hardswish": (nn.Hardswish(), lambda z: (2 * z + 3) / 6),
+    "softshrink": (nn.Softshrink(0.1), lambda z: (z.abs() > 0.1).double()),
+    "hardshrink": (nn.Hardshrink(0.1), lambda z: (z.abs() > 0.1).double()),
+    "clamp": (lambda z: z.clamp(-0.2, 0.2), lambda z: inside(z, -0.2, 0.2)),
+    "abs": (torch.abs, torch.sign),
+    "minimum": (lambda z: torch.minimum(z, -z), lambda z: -torch.sign(z)),
+    "sigmoid": (nn.Sigmoid(), lambda z: sigmoid(z) * (1 - sigmoid(z))),
+    "sigmoid, method": (lambda z: z.sigmoid(), lambda z: sigmoid(z) * (1 - sigmoid(z))),
+    "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
+    "gelu": (nn.GELU(), lambda z: normal.cdf(z) + z * normal.log_prob(z).exp()),
+    "silu": (nn.SiLU(), lambda z: sigmoid(z) * (1 + z * (1 - sigmoid(z)))),
+    "silu in place": (nn.SiLU(inplace=True), lambda z: sigmoid(z) * (1 + z * (1 - sigmoid(z)))),
+    "mish": (
+        nn.Mish(),
+        lambda z: (t := torch.tanh(F.softplus(z))) + z * (1 - t**2) * sigmoid(z),
+    ),
+    "softplus": (nn.Softplus(2.0), lambda z: sigmoid(2 * z)),
+    "softsign": (nn.Softsign(), lambda z: 1 / (1 + z.abs()) ** 2),
+    "logsigmoid": (nn.LogSigmoid(), lambda z: sigmoid(-z)),
+    "tanhshrink": (nn.Tanhshrink(), lambda z: torch.tanh(z) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_equals_the_rule_written_out_for_other_activations(name):
+    activation, derivative = OTHERS[name]
+    first, second, last = (nn.Linear(12, 16), nn.Linear(16, 16), nn.Linear(16, 3))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([first, second, last])
+            self.activation = activation
+
+        def forward(self, x):
+            z = self.activation(first(x.flatten(1)))
+            return last(self.activation(second(z)))
+
+    model = Model().double().eval()
+    images, targets = torch.rand(5, 1, 3, 4).double(), torch.tensor([0, 1, 2, 0, 1])
+    maps = GuidedBackprop()(model, images, targets)
+    with torch.no_grad():
+        z1 = first(images.flatten(1))
+        z2 = second(activation(z1.clone()))
+        behind = last.weight[targets].clamp(min=0) * derivative(z2)
+        behind = (behind @ second.weight).clamp(min=0) * derivative(z1)
+        expected = (behind @ first.weight).view_as(images)
+    assert torch.allclose(maps, expected, atol=1e-10)
+    assert not torch.allclose(maps, Gradient()(model, images, targets))
+
+
+@pytest.mark.parametrize("name", ["relu6", "leaky_relu", "abs", "silu", "clamp", "softplus"])
+def test_guides_through_the_surrogate_around_it(name):
+    """The surrogate's slope and its derivative, and the guiding as ever."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), Called(OTHERS[name][0])).double()
+    model.append(nn.Linear(16, 3).double())
+    images, targets = torch.rand(5, 1, 3, 4).double(), torch.tensor([0, 1, 2, 0, 1])
+    with softplus(6.0):
+        z = model[1](images.flatten(1)).detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(model[2](z).sum(), z)
+        maps = GuidedBackprop()(model, images.requires_grad_(True), targets, create_graph=True)
+    behind = model[3].weight[targets].clamp(min=0) * slope
+    assert torch.allclose(maps, (behind @ model[1].weight).view_as(images), atol=1e-10)
+    (second,) = torch.autograd.grad(maps.square().sum(), images)
+    assert second.abs().max() > 0
+
+
+class Called(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def test_guards_pooling_and_what_surrounds_the_model_are_not_guided():
+    class Model(nn.Module):
+        def forward(self, x):
+            x = x.clamp(0, 1) / x.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
+            return F.max_pool2d(x, 2).amax(1).flatten(1) * torch.tensor([-1.0, 1.0, 1.0, -1.0])
+
+    images = torch.rand(3, 2, 4, 4)
+    with pytest.warns(UserWarning, match="plain gradient"):
+        maps = GuidedBackprop()(Model(), images)
+    assert torch.equal(maps, Gradient()(Model(), images))
+
+
+@pytest.mark.parametrize("kind", ["linear", "arithmetic"])
+def test_says_so_where_there_is_nothing_to_guide(kind):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    if kind == "arithmetic":
+        model.insert(1, Called(lambda x: x * (x > 0.5)))
+    images = torch.rand(2, 1, 2, 2)
+    with pytest.warns(UserWarning, match="GuidedBackprop: .* plain gradient"):
+        maps = GuidedBackprop()(model, images)
+    assert torch.equal(maps, Gradient()(model, images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GuidedBackprop()(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.GELU()), images)
 
 
 def test_unmodified_resnet_equals_captum_on_a_rewritten_one():

@@ -26,7 +26,7 @@ def refused(*arguments: Any, **settings: Any) -> str:
 def test_the_table_of_imagenet_is_in_the_order_of_torchvisions_models() -> None:
     # Facts from elsewhere: torchvision's names of its logits, and ids that every paper cites.
     assert len(set(IDS)) == 1000
-    assert IDS == tuple(sorted(IDS))
+    assert tuple(sorted(IDS)) == IDS
     own = {"crane bird", "maillot tank suit"}  # names that are torchvision's own
     for ours, theirs in zip(WORDNET, TORCHVISION, strict=True):
         assert theirs in own or theirs in ours.split(", ")

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from holdfast.contracts import InputError, check_images
 from holdfast.data import Augmentation, ImageDataset
+from holdfast.data.framing import Framing
 from holdfast.data.images import DecodedImages
 from holdfast.data.planes import DecodedPlanes
 
@@ -181,3 +182,32 @@ def test_an_order_repeats_images_with_all_that_belongs_to_them() -> None:
     assert torch.equal(data[-1]["masks"], masks.values[0])
     with pytest.raises(InputError, match="indices: expected images from 0 to 3, got 4"):
         data.batch([4])
+
+
+def test_labels_of_a_model_come_in_every_batch_and_all_else_stays() -> None:
+    masks, order = planes(), torch.tensor([3, 3, 9, 1])
+    data = with_planes(masks=masks, boxes=torch.rand(10, 4), order=order)
+    matched = data.for_model(("milk", "tea", "Paper", "SNOW"))
+
+    assert data.labels.tolist() == [0, 0, 0, 1]
+    assert matched.labels.tolist() == [2, 2, 2, 3]
+    assert matched.classes == ("milk", "tea", "Paper", "SNOW")
+    assert data.classes == CLASSES
+    before, after = data.batch(range(4)), matched.batch(range(4))
+    assert after["labels"].tolist() == [2, 2, 2, 3]
+    assert matched[3]["labels"] == 3
+    for name in ("images", "masks", "boxes"):
+        assert torch.equal(before[name], after[name])  # type: ignore[literal-required]
+    # No image is milk, so a model may lack it.
+    assert data.for_model(("snow", "paper")).labels.tolist() == [1, 1, 1, 0]
+
+
+def test_boxes_follow_the_crop() -> None:
+    framing = Framing((4, 5), resize=8)  # of 40×20, 16×8 are left, and of these the centre
+    images = DecodedImages(
+        torch.zeros(1, 3, 4, 5, dtype=torch.uint8), torch.tensor([[40, 20]]), framing
+    )
+    corners = torch.tensor([[5.0, 10.0, 20.0, 25.0]])
+    data = ImageDataset("one", CLASSES, images, torch.tensor([0]), corners)
+    # x: 2 to 8, less 2 (half of 3 is rounded to the even 2); y: 4 to 10, less 6.
+    assert data.batch([0])["boxes"].tolist() == [[0.0, 0.0, 5.0, 4.0]]

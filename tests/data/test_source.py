@@ -1,6 +1,8 @@
 import io
 import socket
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.data import Augmentation, ImageData, ImageDataset, source
+from holdfast.data import (
+    Augmentation,
+    ImageData,
+    ImageDataset,
+    as_expected,
+    imagenet_classes,
+    source,
+)
 from holdfast.data.images import DecodedImages, EncodedImages
+from holdfast.preprocessing import Preprocessing
 
 WriteImage = Callable[..., np.ndarray]
 
@@ -198,10 +209,10 @@ def test_it_is_an_option_of_a_command() -> None:
     ("settings", "message"),
     [
         ({"limit": 0}, "ImageData.limit: expected a number above 0, got 0"),
-        ({"size": -1}, "ImageData.size: expected a side or height and width, .* got -1"),
-        ({"size": 0}, "ImageData.size: expected a side or height and width, .* got 0"),
+        ({"size": -1}, "ImageData.size: expected a side or height and width, .* got .-1, -1."),
+        ({"size": 0}, "ImageData.size: expected a side or height and width, .* got .0, 0."),
         ({"size": (8, 9, 3)}, r"ImageData.size: expected a side or height .* got \(8, 9, 3\)"),
-        ({"size": 8.5}, "ImageData.size: expected a side or height and width, .* got 8.5"),
+        ({"size": 8.5}, "ImageData.size: expected a side or height and width, .* got .8.5, 8.5."),
         ({"resize": (8, 0)}, r"ImageData.resize: expected a side or height .* got \(8, 0\)"),
         ({"fit": "stretch"}, "ImageData.fit: expected 'crop' or 'squash', got 'stretch'"),
         ({"interpolation": "linear"}, "ImageData.interpolation: expected one of nearest, bil"),
@@ -445,3 +456,129 @@ def test_validation_that_cannot_be_is_refused() -> None:
         ImageData(validation=1297).load("train")
     with pytest.raises(InputError, match="ImageData.balance: expected a number above 0"):
         ImageData(balance=0)
+
+
+@pytest.mark.parametrize("kept", [2**30, 0])
+def test_photographs_are_cropped_as_torchvision_does(
+    tmp_path: Path, write_image: WriteImage, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    shapes = [(50, 61, 3), (61, 50, 3), (20, 90, 3), (33, 33, 3)]
+    for number, shape in enumerate(shapes):
+        write_image(f"pets/train/{'cat' if number < 2 else 'dog'}/{number}.png", shape, seed=number)
+    monkeypatch.setattr(source, "_KEPT_IN_MEMORY", kept)
+    settings = {"size": 32, "resize": 40, "interpolation": "bicubic"}
+    data = ImageData(str(tmp_path / "pets"), **settings)  # type: ignore[arg-type]
+    files = sorted((tmp_path / "pets/train").rglob("*.png"))
+
+    images = data.load("train").batch(range(4))["images"]
+
+    bicubic = v2.InterpolationMode.BICUBIC
+    transform = v2.Compose([v2.Resize(40, interpolation=bicubic), v2.CenterCrop(32)])
+    expected = torch.stack([v2.functional.pil_to_tensor(transform(Image.open(f))) for f in files])
+    assert torch.equal(images, expected / 255)
+    assert torch.equal(data.read(files), images)
+
+
+def test_sizes_that_are_no_squares() -> None:
+    loaded = ImageData("digits", size=(12, 20), limit=5).load("train")
+    assert loaded.shape == (1, 12, 20)
+    assert loaded.batch([0])["images"].shape == (1, 1, 12, 20)
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--data", type=ImageData)
+    read = parser.instantiate_classes(parser.parse_args(["--data.size=[12, 20]"])).data
+    assert read == ImageData(size=(12, 20))
+    read = parser.instantiate_classes(parser.parse_args(["--data.size=9", "--data.resize=12"])).data
+    assert read == ImageData(size=9, resize=12)
+
+
+def test_a_resize_needs_a_size(tmp_path: Path) -> None:
+    write_plain_parquet(tmp_path / "x.parquet", noise(2, 4, 4), [0, 1])
+    with pytest.raises(InputError, match="ImageData.size: expected the size to cut out"):
+        ImageData(str(tmp_path / "x.parquet"), resize=8).load("train")
+
+
+def test_what_a_model_expects_fills_what_is_not_said() -> None:
+    expected = Preprocessing((24, 24), resize=28, mode="crop", interpolation="bicubic", channels=3)
+    filled = as_expected(ImageData("x", limit=3), expected)
+    assert filled == ImageData(
+        "x", limit=3, size=(24, 24), resize=28, fit="crop", interpolation="bicubic", channels=3
+    )
+    assert as_expected(filled, Preprocessing((8, 8), mode="squash", channels=1)) == filled
+    # What is said stays, and a resize goes with its own size and fit.
+    same = as_expected(ImageData("x", size=24, channels=1, interpolation="box"), expected)
+    assert (same.size, same.resize, same.channels, same.interpolation) == (24, 28, 1, "box")
+    assert as_expected(ImageData("x", resize=24), expected).resize == 24
+    assert as_expected(ImageData("x", size=32), expected).resize is None
+    assert as_expected(ImageData("x", fit="squash"), expected).resize is None
+    assert as_expected(ImageData("x"), replace(expected, resize=None)).resize is None
+
+
+def test_images_that_were_cropped_before_are_not_cropped_again_in_silence(tmp_path: Path) -> None:
+    pixels = noise(3, 16, 16)
+    write_plain_parquet(tmp_path / "x.parquet", pixels, [0, 1, 0])
+    data = ImageData(str(tmp_path / "x.parquet"), size=16, resize=20)
+    with pytest.warns(
+        UserWarning, match="are 16×16 already, .* once more; .* resize=16 takes them"
+    ):
+        data.load("train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = replace(data, resize=16).load("train")
+        ImageData("digits", size=6, resize=7, limit=5).load("train")
+    assert np.array_equal(values(loaded)[..., 0], pixels)
+
+
+def test_ids_and_names_beside_labels_find_the_logits(tmp_path: Path) -> None:
+    # The first is called by the name that two logits have.
+    columns = {
+        "wnid": ["n02012849", "n01440764", "n02012849"],
+        "name": ["crane", "tench", "crane"],
+        "file": ["a", "b", "c"],
+    }
+    write_plain_parquet(tmp_path / "x.parquet", noise(3, 4, 4), [1, 0, 1], **columns)
+    data = ImageData(str(tmp_path / "x.parquet")).load("train")
+    assert data.synonyms == (("n01440764", "tench"), ("n02012849", "crane"))
+
+    names = tuple(imagenet_classes().values())
+    matched = data.for_model(names)
+
+    assert matched.labels.tolist() == [134, 0, 134]
+    assert matched.classes == names
+    assert torch.equal(matched.batch([0, 2])["labels"], torch.tensor([134, 134]))
+    assert torch.equal(matched.batch([1])["images"], data.batch([1])["images"])
+    assert data.labels.tolist() == [1, 0, 1]
+    again = matched.for_model(names)
+    assert again.labels.tolist() == [134, 0, 134]
+
+
+def test_what_is_one_a_row_is_no_name_of_a_class(tmp_path: Path) -> None:
+    columns = {"name": ["a", "b", "c"], "class": [1, 0, 1], "wnid": ["n02012849", None, None]}
+    write_plain_parquet(tmp_path / "x.parquet", noise(3, 4, 4), [1, 0, 1], **columns)
+    data = ImageData(str(tmp_path / "x.parquet")).load("train")
+    assert data.synonyms == ((), ("n02012849",))
+
+
+def test_folders_are_matched_by_name_and_not_by_the_alphabet(folder: Path) -> None:
+    data = ImageData(str(folder)).load("train")
+    assert data.for_model(("dog", "ape", "cat")).labels.tolist() == [2, 2, 2, 0, 0, 0]
+    assert data.for_model(data.classes).labels.tolist() == data.labels.tolist()
+    with pytest.raises(HoldfastError, match="2 classes, in alphabetical order: 'cat', 'dog'; "):
+        data.for_model(2)
+    (folder.parent / "order.txt").write_text("dog\ncat\n")
+    for mapping, expected in (("index", [0, 1]), (str(folder.parent / "order.txt"), [1, 0])):
+        data = ImageData(str(folder), mapping=mapping).load("test")
+        assert data.for_model(2).labels.tolist() == expected
+        assert data.for_model(2).classes == ("0", "1")
+
+
+def test_a_table_that_names_its_classes_has_an_order_of_its_own(tmp_path: Path) -> None:
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=["oak", "elm"])
+    )
+    table = datasets.Dataset.from_dict({"image": list(noise(2, 5, 5)), "label": [1, 0]}, features)
+    table.to_parquet(tmp_path / "named.parquet")
+    data = ImageData(str(tmp_path / "named.parquet")).load("train")
+    assert data.for_model(2).labels.tolist() == [1, 0]
+    write_plain_parquet(tmp_path / "words.parquet", noise(2, 4, 4), ["oak", "elm"])
+    with pytest.raises(HoldfastError, match="in alphabetical order: 'elm', 'oak'"):
+        ImageData(str(tmp_path / "words.parquet")).load("train").for_model(2)

@@ -1,11 +1,15 @@
 """The walk below every gradient manipulation; what it promises as a whole is tested in
 test_every_manipulation."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
 from holdfast.attributions import InputXGradient
+from holdfast.contracts import SurrogateWarning
+from holdfast.manipulation import TopK
 from holdfast.manipulation.descent import Walk, off_the_kinks
 from holdfast.manipulation.judge import Judge
 
@@ -89,3 +93,22 @@ def test_gradients_that_are_no_numbers_move_nothing(judge):
 def test_off_the_kinks_moves_black_and_white_inside():
     x = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     assert off_the_kinks(x).tolist() == pytest.approx([0.001, 0.5, 0.999])
+
+
+def test_says_where_the_surrogate_predicts_another_class():
+    """A network whose classes differ by less than softplus differs from ReLU."""
+    model = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(4, 2, bias=False)).double()
+    with torch.no_grad():
+        model[2].weight[:] = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.05, 1.05, 0.95, 0.95]])
+    # Black pixels become log(2) / β = 0.014 each.
+    images = torch.tensor([[0.0, 0.0, 0.01, 0.0], [0.0, 0.0, 0.9, 0.0]]).double().view(2, 1, 2, 2)
+    model[2].weight.data[1, 2] = 0.6
+    model[2].weight.data[1, :2] = 2.0
+    labels = model(images).argmax(1)
+    assert labels.tolist() == [0, 0]
+    attack = TopK(InputXGradient(), 1, 0.001, 0.001, 1)
+    with pytest.warns(SurrogateWarning, match="TopK: for 1 of 2 images the softplus surrogate"):
+        attack(model, images, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SurrogateWarning)
+        attack(model, images[1:], labels[1:])

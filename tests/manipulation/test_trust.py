@@ -8,6 +8,7 @@ from holdfast.adversarial import PGD, UniformNoise
 from holdfast.attributions import Gradient
 from holdfast.contracts import InputError, Outcome
 from holdfast.manipulation import Ensemble, RankCorrelation, TopK, check, doubts, trust_figures
+from holdfast.manipulation.trust import unearned
 
 RANK = RankCorrelation(Gradient(), eps=0.1, step_size=0.01, steps=15)
 QUICK = {"stronger": (PGD(0.1, 0.02, 40, seed=0),), "queries": 10}
@@ -111,7 +112,11 @@ def test_figures_are_image_by_image(model, images):
         "tau_twice_steps",
         "tau_twice_eps",
         "tau_random_search",
+        "tau_random_sign",
+        "moved",
+        "no_direction",
         "zero_gradient",
+        "surrogate_agrees",
         "correct_pgd",
         "correct_pgd_40",
         "correct_no_bound",
@@ -141,3 +146,46 @@ def test_each_doubt_of_means_alone(figures, says):
     (doubt,) = doubts(figures)
     assert says in doubt
     assert doubts(figures, tolerance=0.2) == (() if "zero_gradient" not in figures else (doubt,))
+
+
+def test_sees_an_attack_that_has_no_direction(images):
+    """The second derivative of ``x * (x > 0)`` is zero, and no surrogate reaches it."""
+
+    class Positive(nn.Module):
+        def forward(self, x):
+            return x * (x > 0)
+
+    torch.manual_seed(0)
+    layers = nn.Flatten(), nn.Linear(16, 20), Positive(), nn.Linear(20, 3)
+    hidden = nn.Sequential(*layers).double()
+    labels = hidden(images).argmax(1)
+    trust = check(hidden, images, labels, RANK, **QUICK)
+    assert trust.figures["tau"] == 1
+    assert trust.figures["moved"] == 0
+    assert trust.figures["no_direction"] == 1
+    assert trust.figures["tau_random_sign"] < 0.9
+    said = " ".join(trust.doubts)
+    assert "100% of the steps of the attack had no direction" in said
+    assert "The attack moved no image" in said
+    assert "Random signs change the maps more" in said
+    plain = nn.Sequential(*layers[:2], nn.ReLU(), layers[3])
+    figures = check(plain, images, labels, RANK, **QUICK).figures
+    assert figures["tau_random_sign"] == trust.figures["tau_random_sign"]
+    assert figures["tau"] < figures["tau_random_sign"]
+    assert figures["surrogate_agrees"] > 0.9
+
+
+def test_unearned_figures():
+    assert unearned({}) == ()
+    sound = {"tau": 0.5, "tau_random_sign": 0.6, "no_direction": 0.5, "moved": 0.01}
+    assert unearned(sound) == ()
+    assert unearned({**sound, "tau_random_sign": 0.49}) == ()  # by chance
+    assert len(unearned({**sound, "tau_random_sign": 0.47})) == 1
+    assert len(unearned({**sound, "tau_random_sign": 0.47}, tolerance=0.05)) == 0
+    assert len(unearned({"tau": 1.0, "no_direction": 0.51, "moved": 0.0})) == 2
+
+
+def test_sees_a_surrogate_that_is_another_model():
+    assert doubts({"surrogate_agrees": 0.95}) == ()
+    (said,) = doubts({"surrogate_agrees": 0.25})
+    assert "75% of the images another class" in said

@@ -1,7 +1,11 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 
-from holdfast.models import evaluating, statistics_kept
+from holdfast.contracts import HoldfastError
+from holdfast.models import Normalized, evaluating, statistics_kept
 
 
 def test_evaluating_restores_each_mode(stateful_model, untouched):
@@ -24,3 +28,57 @@ def test_statistics_kept_allows_backward_later(stateful_model, untouched):
             changed = stateful_model[1].running_mean.clone()
         assert not torch.equal(changed, stateful_model[1].running_mean)
         torch.autograd.grad(loss, stateful_model[1].weight)
+
+
+def dropping():
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3),
+        nn.BatchNorm2d(2),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
+
+
+FORMS = {
+    "exported": lambda model, x: torch.export.export(model, (x,)).module(),
+    "traced": lambda model, x: torch.jit.trace(model, x, check_trace=False),
+    "scripted": lambda model, x: torch.jit.script(model),
+    "frozen": lambda model, x: torch.jit.freeze(torch.jit.script(model.eval())),
+    "compiled": lambda model, x: torch.compile(model, backend="eager"),
+    "parallel": lambda model, x: nn.DataParallel(model),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a module"])
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluating_takes_models_that_are_no_plain_modules(form, inside):
+    x = torch.rand(2, 1, 4, 4)
+    eager = dropping().eval()
+    model = FORMS[form](copy.deepcopy(eager), x)
+    model = Normalized(model, 0.5, 0.5) if inside else model
+    given = (x - 0.5) / 0.5 if inside else x
+    modal = [module for module in model.modules() if hasattr(module, "training")]
+    modes = [module.training for module in modal]
+    with evaluating(model):
+        assert torch.allclose(model(x), eager(given), atol=1e-6)
+    assert modes == [module.training for module in modal]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a module"])
+@pytest.mark.parametrize("form", ["exported", "traced"])
+def test_evaluating_refuses_what_cannot_leave_train_mode(form, inside):
+    model = FORMS[form](dropping().train(), torch.rand(2, 1, 4, 4))
+    model = Normalized(model, 0.5, 0.5) if inside else model
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(HoldfastError, match=f"it was {form} in train mode"), evaluating(model):
+        pass
+    assert modes == [module.training for module in model.modules()]
+
+
+def test_evaluating_sets_scripted_models_to_eval_mode():
+    model = torch.jit.script(dropping().train())
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert all(module.training for module in model.modules())

@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
 import pytest
+import yaml
 
 from holdfast.audit import Audit
 from holdfast.contracts import HoldfastError
@@ -11,6 +12,7 @@ from holdfast.training.recipe import (
     load_recipe,
     read_recipe,
     recipe_names,
+    to_settings,
 )
 
 
@@ -112,3 +114,22 @@ def test_schedule():
     s = OptimizerSettings(lr=1e-4, schedule={1500: 1e-3, 70000: 1e-4}, interval="step")
     rates = [s.rate_at(t) for t in (0, 1499, 1500, 69999, 70000, 90000)]
     assert rates == [1e-4, 1e-4, 1e-3, 1e-3, 1e-4, 1e-4]
+
+
+def test_a_run_from_before_images_were_cropped_is_read_as_it_ran(tmp_path):
+    record = {"size": 32, "limit": None, "image_column": None, "path": "x"}
+    for name, data, fit in (
+        ("config.yaml", record, "squash"),
+        ("config.yaml", {**record, "size": None}, None),
+        ("config.yaml", {**record, "fit": None}, None),
+        ("config.yaml", {**record, "fit": "crop"}, "crop"),
+        ("config.yaml", {"path": "x", "size": 32}, None),  # a recipe of that name
+        ("mine.yaml", record, None),
+    ):
+        (tmp_path / name).write_text(yaml.safe_dump({"data": data}))
+        assert read_recipe(tmp_path / name)["data"].get("fit") == fit
+
+
+def test_what_a_run_records_says_how_its_images_were_fitted():
+    recorded = to_settings(load_recipe("digits/natural"))["data"]
+    assert {"size", "limit", "image_column", "resize", "fit"} <= recorded.keys()

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from holdfast.contracts import InputError
+from holdfast.contracts import InputError, check_precision
 
 __all__ = ["L2Ball", "LinfBall", "Norm", "ball"]
 
@@ -43,6 +43,7 @@ class LinfBall:
         self, images: Float[Tensor, "n c h w"], generators: list[torch.Generator] | None = None
     ) -> Float[Tensor, "n c h w"]:
         """Draw a point of the ball around each image, uniformly; one generator an image."""
+        check_precision(images)
         noise = _draw(torch.rand, images, generators) * 2 - 1
         return (images + self.eps * noise).clamp(0, 1)
 
@@ -54,6 +55,7 @@ class LinfBall:
         self, perturbed: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n c h w"]:
         """Return the point of the ball nearest to each perturbed image."""
+        check_precision(images)
         low = (images - self.eps).clamp_min(0)
         high = (images + self.eps).clamp_max(1)
         return torch.minimum(torch.maximum(perturbed, low), high)
@@ -81,6 +83,7 @@ class L2Ball:
         self, images: Float[Tensor, "n c h w"], generators: list[torch.Generator] | None = None
     ) -> Float[Tensor, "n c h w"]:
         """Draw a point of the ball around each image, uniformly; one generator an image."""
+        check_precision(images)
         direction = _unit(_draw(torch.randn, images, generators))
         size = images[0].numel()
         radius = _draw(torch.rand, images[:, :1, :1, :1], generators) ** (1 / size)
@@ -94,6 +97,7 @@ class L2Ball:
         self, perturbed: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n c h w"]:
         """Shrink each perturbation to length ε, then clip to [0, 1], which only shortens it."""
+        check_precision(images)
         delta = perturbed - images
         length = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         delta = delta * (self.eps / length.clamp_min(self.eps)) if self.eps > 0 else delta * 0
@@ -135,5 +139,5 @@ def _draw(
     if generators is None:
         return sample(like.shape, dtype=like.dtype, device=like.device)
     # Drawn in float32 on the CPU, so that an image gets the same noise on every device.
-    drawn = [sample(like.shape[1:], generator=generator) for generator in generators]
+    drawn = [sample(like.shape[1:], generator=rng, dtype=torch.float32) for rng in generators]
     return torch.stack(drawn).to(like)

@@ -16,6 +16,7 @@ from holdfast.contracts import (
     check_images,
     check_labels,
     check_positive,
+    check_precision,
     chunks,
     default_chunk,
     generators,
@@ -127,6 +128,7 @@ class BoundarySearch:
         assign to its label comes back as its own point, found, at distance 0.
         """
         check_images(images)
+        check_precision(images)
         if labels is not None:
             check_labels(labels, len(images))
         size = self.chunk or default_chunk(images, max(1, self.restarts))
@@ -195,7 +197,7 @@ class BoundarySearch:
         classes = others.topk(min(self.restarts, logits.shape[1] - 1), dim=1).indices
         turns = torch.arange(self.restarts, device=logits.device) % classes.shape[1]
         aimed = trail.repeat(self.restarts)
-        drawn = torch.zeros(len(dice), self.restarts, *trail.images.shape[1:])
+        drawn = torch.zeros(len(dice), self.restarts, *trail.images.shape[1:], dtype=torch.float32)
         for own, die in zip(drawn, dice, strict=True):
             own[1:].normal_(generator=die)
         noise = drawn.to(trail.images).flatten(0, 1)
@@ -210,7 +212,9 @@ def _far_images(images: Tensor, dice: list[torch.Generator]) -> Iterator[Tensor]
     yield torch.zeros_like(images)
     yield torch.ones_like(images)
     for _ in range(8):
-        yield torch.stack([torch.rand(images.shape[1:], generator=die) for die in dice]).to(images)
+        yield torch.stack(
+            [torch.rand(images.shape[1:], generator=die, dtype=torch.float32) for die in dice]
+        ).to(images)
 
 
 class _Trail:
@@ -298,7 +302,8 @@ def _descend(trail: _Trail, steps: int, shrink: float) -> None:
         change = shrink * (0.1 + 0.9 * _cooling(step, steps))
         crossed = margins < 0
         found = found | crossed
-        grow = torch.where(found, 1 + change, 1.3 if step else 1.05)
+        wider = torch.full_like(radius, 1.3 if step else 1.05)
+        grow = torch.where(found, 1 + change, wider)
         radius = (radius * torch.where(crossed, 1 - change, grow)).clamp_max(widest)
         turn = 0.02 + 0.98 * _cooling(step, steps)
         delta = delta - _wide(turn * radius / steepness) * gradients

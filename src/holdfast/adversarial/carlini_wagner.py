@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from holdfast.adversarial.accuracy import correct
 from holdfast.adversarial.margin import margin
 from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
-from holdfast.contracts import check_positive, chunks, default_chunk
+from holdfast.contracts import check_positive, check_precision, chunks, default_chunk
 from holdfast.models import classify, evaluating
 
 __all__ = ["CarliniWagner"]
@@ -106,6 +106,7 @@ class CarliniWagner:
 
         The share ``(N,)`` is NaN where no step was needed.
         """
+        check_precision(images)
         here = correct(model, images, labels).nonzero().flatten()
         attacked, labels = images.detach().clone(), labels.to(images.device, torch.long)
         stuck = torch.full_like(images[:, 0, 0, 0], torch.nan)

@@ -130,6 +130,9 @@ def class_seeds(
             raise InputError("classes", kind, "classes that occur in labels")
         mean = own.mean(0)
         # A random combination of centred images has their covariance; no matrix of it is needed.
-        weights = torch.randn(len(own), generator=generator).to(own) / max(1, len(own) - 1) ** 0.5
+        weights = (
+            torch.randn(len(own), generator=generator, dtype=torch.float32).to(own)
+            / max(1, len(own) - 1) ** 0.5
+        )
         drawn.append(mean + torch.einsum("n,nchw->chw", weights, own - mean))
     return torch.stack(drawn).clamp(0, 1)

@@ -277,7 +277,7 @@ class BoundarySmoothGrad:
         check_images(images)
         size = self.chunk or default_chunk(images)
         die = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randn(self.samples, *images.shape[1:], generator=die)
+        drawn = torch.randn(self.samples, *images.shape[1:], generator=die, dtype=torch.float32)
         noise = self.noise * drawn.to(images)
         few = self.search.chunk or max(1, size // (self.samples * max(1, self.search.restarts)))
         with evaluating(model):

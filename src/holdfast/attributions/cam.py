@@ -1,4 +1,4 @@
-"""Class activation maps: where the last convolutional features speak for a class.
+"""Class activation maps: where the last convolutional features, or tokens, speak for a class.
 
 A class activation map has one channel. As maps have the shape of the images, its value at a pixel
 is divided equally among the channels: their sum is the class activation map.
@@ -25,7 +25,13 @@ from holdfast.contracts import (
     chunks,
     default_chunk,
 )
-from holdfast.models import evaluating, from_features, last_convolution, with_features
+from holdfast.models import (
+    evaluating,
+    from_features,
+    last_features,
+    no_gradient,
+    with_features,
+)
 
 __all__ = ["CAM", "GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "GuidedGradCAMPlusPlus"]
 
@@ -41,7 +47,7 @@ class CAM:
     ----------
     layer : str, optional
         The dotted name of the layer that is averaged; by default found by
-        `holdfast.models.last_convolution`.
+        `holdfast.models.last_features`.
     chunk : int, optional
         How many images to take at a time; by default chosen from their size.
 
@@ -96,8 +102,9 @@ class GradCAM:
     Parameters
     ----------
     layer : str, optional
-        The dotted name of the layer whose output is A; by default found by
-        `holdfast.models.last_convolution`: for a ResNet its last stage.
+        The dotted name of the layer or block whose output is A, maps or tokens; by default found by
+        `holdfast.models.last_features`: for a ResNet its last stage, for a ViT the first norm of
+        its last block.
     output : {"logit", "probability", "log_probability", "loss"}
         What is differentiated.
     chunk : int, optional
@@ -144,8 +151,9 @@ class GradCAMPlusPlus:
     Parameters
     ----------
     layer : str, optional
-        The dotted name of the layer whose output is A; by default found by
-        `holdfast.models.last_convolution`: for a ResNet its last stage.
+        The dotted name of the layer or block whose output is A, maps or tokens; by default found by
+        `holdfast.models.last_features`: for a ResNet its last stage, for a ViT the first norm of
+        its last block.
     output : {"logit", "probability", "log_probability", "loss"}
         What is differentiated.
     chunk : int, optional
@@ -294,7 +302,7 @@ def _weighted(
     layer = method.layer
     if layer is None and len(parts) > 1:
         # With the name, each part can leave out the graph before the layer.
-        layer = last_convolution(model, images)
+        layer = last_features(model, images)
     maps = []
     with evaluating(model), torch.enable_grad():
         targets = resolve_targets(model, images, targets, method.chunk)
@@ -307,6 +315,8 @@ def _weighted(
                 logits, features = from_features(model, images[part].detach(), layer)
             value = select_output(logits, targets[part], method.output).sum()
             gradient = _slope(value, features, create_graph)
+            if gradient is None and torch.is_inference_mode_enabled():
+                raise no_gradient()
             if gradient is None:
                 raise InputError("layer", repr(method.layer), "a layer that the logits depend on")
             features = features if create_graph else features.detach()
@@ -347,11 +357,13 @@ def _head(model: nn.Module, images: Tensor, layer: str | None) -> tuple[Tensor, 
         for hook in hooks:
             hook.remove()
     means = features.mean((2, 3))
+    near = max(1e-5, torch.finfo(means.dtype).eps)
     for module, taken, given in ran:
         fits = taken.shape == means.shape and given.shape == logits.shape
-        if fits and torch.equal(given, logits) and torch.allclose(taken, means, atol=1e-5):
+        last = fits and torch.equal(given.to(logits.dtype), logits)
+        if last and torch.allclose(taken, means.to(taken.dtype), atol=near):
             return module.weight, features
-    which = "the last convolution" if layer is None else repr(layer)
+    which = "the last convolution or tokens" if layer is None else repr(layer)
     expected = f"logits that are a dense layer of the means of {which}; GradCAM works without"
     raise InputError("model", type(model).__name__, expected)
 
@@ -360,7 +372,7 @@ def _upsample(
     features: Tensor, weights: Tensor, images: Tensor, lowest: float | None = None
 ) -> Tensor:
     """Weigh and sum the features, cut off what is below, and bring the map to the images' size."""
-    maps = torch.einsum("nkyx,nk->nyx", features, weights)[:, None]
+    maps = torch.einsum("nkyx,nk->nyx", features, weights)[:, None].to(images.dtype)
     maps = maps if lowest is None else maps.clamp(min=lowest)
     return F.interpolate(maps, size=images.shape[2:], mode="bilinear")
 

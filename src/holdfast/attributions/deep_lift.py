@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from holdfast.attributions.baseline import check_baseline, expand_baseline, same_settings
+from holdfast.attributions.layer_rules import LAYER_CALLS
+from holdfast.attributions.rules import CALLS, Rules
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import check_images, chunks, default_chunk
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
-__all__ = ["DeepLIFT", "deep_lift"]
+__all__ = ["DeepLIFT", "deep_lift", "lift_in_parts"]
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,7 @@ class DeepLIFT:
         baselines = expand_baseline(self.baseline, images)
         with evaluating(model):
             targets = resolve_targets(model, images, targets, size)
-            return torch.cat(
-                [
-                    deep_lift(
-                        model,
-                        images[part],
-                        baselines[part],
-                        targets[part],
-                        create_graph=create_graph,
-                    )
-                    for part in chunks(len(images), size)
-                ]
-            )
+            return lift_in_parts("DeepLIFT", model, images, baselines, targets, size, create_graph)
 
 
 def deep_lift(
@@ -112,20 +103,71 @@ def deep_lift(
     >>> bool(deep_lift(model, image, black, torch.tensor([1])) == model[1].weight[1])
     True
     """
+    return lift_in_parts(
+        "deep_lift", model, images, baselines, targets, max(1, len(images)), create_graph
+    )
+
+
+def lift_in_parts(
+    method: str,
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    baselines: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    size: int,
+    create_graph: bool,
+) -> Float[Tensor, "n c h w"]:
+    """Explain so many images at a time, and warn once, in the method's name, where sums miss."""
+    maps, changes, slack = [], [], []
+    for part in chunks(len(images), size):
+        made, outputs = _lift(model, images[part], baselines[part], targets[part], create_graph)
+        maps.append(made)
+        changes.append(outputs[0] - outputs[1])
+        # Logits are themselves known to about half their digits at worst.
+        precision = torch.finfo(outputs.dtype).eps
+        total = made.detach().flatten(1).abs().sum(1)
+        slack.append(precision**0.5 * outputs.abs().amax(0) + 10 * precision * total)
+    found = torch.cat(maps)
+    _check_sums(method, found.detach().flatten(1).sum(1), torch.cat(changes), torch.cat(slack))
+    return found
+
+
+def _lift(
+    model: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor, create_graph: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the maps, and the logits of images and baselines ``(2, N)``."""
     with torch.enable_grad():
         linked = create_graph and (images.requires_grad or baselines.requires_grad)
         both = torch.cat([images, baselines])
         both = both if linked else both.detach().requires_grad_(True)
         with _Rescaling(len(both)):
-            value = select_output(model(both), targets.repeat(2)).sum()
+            values = select_output(classify(model, both), targets.repeat(2))
             # Image and baseline get the same multipliers; those of the images are half of all.
-            (multipliers,) = torch.autograd.grad(value, both, create_graph=create_graph)
+            (multipliers,) = torch.autograd.grad(values.sum(), both, create_graph=create_graph)
     maps = (images - baselines) * multipliers[: len(images)]
-    return maps if create_graph else maps.detach()
+    return maps if create_graph else maps.detach(), values.detach().view(2, -1)
+
+
+def _check_sums(method: str, sums: Tensor, changes: Tensor, slack: Tensor) -> None:
+    """Warn where maps do not sum to the change of the logit by more than a hundredth of it."""
+    miss = (sums - changes).abs()
+    # Written so that a sum that is no number misses.
+    missed = ~(miss <= (0.01 * changes.abs()).maximum(slack))
+    if not missed.any():
+        return
+    relative = (miss / changes.abs()).nan_to_num(torch.inf, torch.inf)[missed]
+    warnings.warn(
+        f"{method}: {int(missed.sum())} of {len(missed)} maps do not sum to f(x) - f(x0); the sum "
+        f"misses it by {relative.median():.1%} in the median of them and {relative.max():.1%} at "
+        "most. The model computes something that has no rule, and whose gradient was taken "
+        "instead: a comparison, rounding, a custom, scripted or fused operation, or one that mixes "
+        "the images of a batch",
+        stacklevel=4,
+    )
 
 
 class _Rescaling(TorchFunctionMode):
-    """Within the block, activation functions and max-pooling pass gradients back by their slope.
+    """Within the block, what has a rule passes back shares of the change, not gradients.
 
     Every batch holds as many baselines behind as images in front. Calls are intercepted, not
     modules, so that functional, shared and in-place forms count, and layers may touch.
@@ -133,12 +175,10 @@ class _Rescaling(TorchFunctionMode):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.count = count
-        self.active = True
+        self.rules = Rules(count)
 
     def __exit__(self, *error: Any) -> None:
-        # What the block computed may be differentiated in turn, and that by the common rules.
-        self.active = False
+        self.rules.state.active = False
         super().__exit__(*error)
 
     def __torch_function__(
@@ -149,125 +189,13 @@ class _Rescaling(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if not (func in _ACTIVATIONS or func in _POOLING):
+        rule = None if self.rules.state.inside else _CALLS.get(func)
+        if rule is None:
             return func(*args, **kwargs)
-        x, *rest = args or (kwargs.pop("input"),)
-
-        def call(z: Tensor) -> Tensor:
-            return func(z, *rest, **kwargs)
-
-        if x.ndim == 0 or len(x) % self.count:
-            # No batch of images and baselines: a parameter of the model, say.
-            return call(x)
-        if func in _POOLING:
-            return self._pool(call, x)
-        if func.__name__.endswith("_") or kwargs.get("inplace", False):
-            return x.copy_(self._rescale(lambda z: call(z.clone()), x.clone()))
-        return self._rescale(call, x)
-
-    def _rescale(self, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        return _Slope.apply(x, activation(x), self)
-
-    def _pool(self, pooling: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Pool so that the change of each window's maximum goes to the pixels that made it.
-
-        Of the way from the baseline's maximum to the image's, what lies above the baseline's goes
-        to the image's largest pixel, what lies below to the baseline's. Overlapping windows add up.
-        """
-        shares, plain = _PoolFrom.apply(x, self)
-        return _PoolTo.apply(pooling(shares), pooling(plain), self)
+        if not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
+        result = rule(self.rules, func, *args, **kwargs)
+        return func(*args, **kwargs) if result is NotImplemented else result
 
 
-class _Slope(torch.autograd.Function):
-    """``y = σ(x)``, whose gradient is the slope from baseline to image.
-
-    Where both are equal there is no slope, and the gradient takes its usual way, through y.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, rules: _Rescaling) -> Tensor:
-        ctx.rules = rules
-        ctx.save_for_backward(x, y)
-        return y.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        if not ctx.rules.active:
-            return None, gradient, None
-        x, y = ctx.saved_tensors
-        moved, way = _way(x)
-        slope = torch.where(moved, _twice(_difference(y)) / way, 0)
-        return gradient * slope, torch.where(moved, 0, gradient), None
-
-
-class _PoolFrom(torch.autograd.Function):
-    """Where max-pooling takes its input: once for shares of the change, once for the gradient.
-
-    Backwards, shares are divided by the change of the pixel, which makes them a slope.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rules: _Rescaling) -> tuple[Tensor, Tensor]:
-        ctx.rules = rules
-        ctx.save_for_backward(x)
-        return x.clone(), x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        shares, plain = gradients
-        if not ctx.rules.active:
-            return plain, None
-        (x,) = ctx.saved_tensors
-        moved, way = _way(x)
-        whole = _twice(torch.add(*shares.chunk(2)))
-        return torch.where(moved, whole / way, plain), None
-
-
-class _PoolTo(torch.autograd.Function):
-    """Where max-pooling gives its output, the same twice; backwards, each half gets its share."""
-
-    @staticmethod
-    def forward(ctx: Any, shares: Tensor, plain: Tensor, rules: _Rescaling) -> Tensor:
-        ctx.rules = rules
-        ctx.save_for_backward(shares)
-        return plain.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        if not ctx.rules.active:
-            return None, gradient, None
-        (y,) = ctx.saved_tensors
-        image, baseline = y.chunk(2)
-        top = torch.maximum(image, baseline)
-        return gradient * torch.cat([top - baseline, image - top]), gradient, None
-
-
-def _way(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell where image and baseline differ, and by how much (1 where they do not)."""
-    difference = _difference(x)
-    moved = difference.abs() > 1e-10
-    return _twice(moved), _twice(torch.where(moved, difference, 1))
-
-
-def _difference(both: Tensor) -> Tensor:
-    image, baseline = both.chunk(2)
-    return image - baseline
-
-
-def _twice(half: Tensor) -> Tensor:
-    return torch.cat([half, half])
-
-
-_ACTIVATIONS: frozenset[Any] = frozenset(
-    {
-        *(F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_),
-        *(F.sigmoid, torch.sigmoid, Tensor.sigmoid, torch.sigmoid_, Tensor.sigmoid_),
-        *(F.tanh, torch.tanh, Tensor.tanh, torch.tanh_, Tensor.tanh_),
-        *(F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.selu, F.relu6, F.hardtanh),
-        *(F.gelu, F.silu, F.mish, F.softplus, F.softsign, F.logsigmoid, F.hardswish),
-        F.hardsigmoid,
-    }
-)
-_POOLING: frozenset[Any] = frozenset({F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d})
+_CALLS = CALLS | LAYER_CALLS

@@ -1,7 +1,8 @@
-"""Guided backpropagation, for ReLU in any form and without hooks on modules."""
+"""Guided backpropagation, for any activation function and without hooks on modules."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,22 +10,29 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from holdfast.attributions.gradient import Gradient
 from holdfast.contracts import Output
+from holdfast.models.activations import POOLING, SMOOTH, recognize
+from holdfast.models.scope import Scope
 
 __all__ = ["GuidedBackprop"]
 
 
 @dataclass(frozen=True)
 class GuidedBackprop:
-    """The gradient of the class score with what is negative behind each ReLU left out.
+    """The gradient of the class score with what is negative behind each activation left out.
 
     On the way back through a ReLU, gradients pass where its input was positive, as always, and only
-    if they are positive themselves. Module, shared, functional and in-place ReLU all count, so
-    models need no rewriting; a model without ReLU gets its plain gradient.
+    if they are positive themselves. Other activation functions have the same rule: what comes from
+    behind passes if it is positive, times the derivative of the function, whatever sign that has.
+    These are all that the softplus surrogate replaces (`holdfast.models.softplus`; not pooling),
+    and sigmoid, tanh, GELU, SiLU, Mish, softplus, softsign, log-sigmoid and tanhshrink. Module,
+    shared, functional and in-place forms all count, so models need no rewriting. What is written
+    in arithmetic, as ``x * (x > 0)``, and softmax are passed as the gradient passes them.
+
+    A model in which no such function is met gets its plain gradient, and a warning that says so.
 
     Parameters
     ----------
@@ -60,21 +68,36 @@ class GuidedBackprop:
     ) -> Float[Tensor, "n c h w"]:
         """Return the map of each image, ``(N, C, H, W)``; the model runs in eval mode."""
         gradient = Gradient(output=self.output, chunk=self.chunk)
-        with _Guiding():
-            return gradient(model, images, targets, create_graph=create_graph)
+        with _Guiding() as guiding:
+            maps = gradient(model, images, targets, create_graph=create_graph)
+        if not guiding.met:
+            warnings.warn(
+                "GuidedBackprop: the model calls no activation function that could be guided "
+                "(compiled to TorchScript, or written in arithmetic?); its maps are the plain "
+                "gradient",
+                stacklevel=2,
+            )
+        return maps
 
 
 class _Guiding(TorchFunctionMode):
-    """Within the block, gradients that reach a ReLU from behind lose what is negative."""
+    """Within the block, gradients that reach an activation from behind lose what is negative."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.active = True
+        self.active, self.met = True, False
+        self._scope = Scope()
+
+    def __enter__(self) -> _Guiding:
+        self._scope.__enter__()
+        super().__enter__()
+        return self
 
     def __exit__(self, *error: Any) -> None:
         # What the block computed may be differentiated in turn, and that by the common rules.
         self.active = False
         super().__exit__(*error)
+        self._scope.__exit__(*error)
 
     def __torch_function__(
         self,
@@ -83,15 +106,19 @@ class _Guiding(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in _RELU and result.requires_grad:
+        kwargs = kwargs or {}
+        call = recognize(func, args, kwargs, self._scope)
+        guided = func in SMOOTH if call is None else call.name not in POOLING
+        result = func(*args, **kwargs)
+        if guided and result.requires_grad:
+            self.met = True
             # A hook belongs to the tensor as it is now: a later in-place change leaves it alone.
             result.register_hook(self._positive)
         return result
 
     def _positive(self, gradient: Tensor | None) -> Tensor | None:
         # None stands for a gradient of zeros.
-        return gradient.clamp(min=0) if self.active and gradient is not None else gradient
-
-
-_RELU = frozenset({F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_})
+        if not self.active or gradient is None:
+            return gradient
+        with torch._C.DisableTorchFunction():  # no activation of the model's
+            return gradient.clamp(min=0)

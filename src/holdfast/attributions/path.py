@@ -227,7 +227,10 @@ def path_points(
         if seed is None:
             jitter = torch.rand(n, steps, dtype=images.dtype, device=images.device)
         else:
-            drawn = [torch.rand(steps, generator=rng) for rng in generators(images, seed)]
+            drawn = [
+                torch.rand(steps, generator=rng, dtype=torch.float32)
+                for rng in generators(images, seed)
+            ]
             jitter = torch.stack(drawn).to(images)
         return (edges + jitter) / steps, weights
     else:

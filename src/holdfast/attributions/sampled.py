@@ -180,8 +180,8 @@ class GradientSHAP:
         """Draw baselines, points of the path and noise, all of one draw before the next."""
         draws = len(dice), count
         choice = torch.empty(draws, dtype=torch.long)
-        place = torch.empty(*draws, 1, 1, 1)
-        noise = torch.empty(*draws, *images.shape[1:]) if self.noise else None
+        place = torch.empty(*draws, 1, 1, 1, dtype=torch.float32)
+        noise = torch.empty(*draws, *images.shape[1:], dtype=torch.float32) if self.noise else None
         for n, die in enumerate(dice):
             for k in range(count):
                 choice[n, k].random_(len(self.baselines), generator=die)
@@ -244,7 +244,7 @@ def mean_gradient(
 
 def _normal(images: Tensor, dice: list[torch.Generator], count: int) -> Tensor:
     """Draw standard normal noise, ``count`` times for each image, from the image's own dice."""
-    noise = torch.empty(len(dice), count, *images.shape[1:])
+    noise = torch.empty(len(dice), count, *images.shape[1:], dtype=torch.float32)
     for own, die in zip(noise, dice, strict=True):
         for copy in own:
             # One copy at a time, so that chunks do not change which numbers come.

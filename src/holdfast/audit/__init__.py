@@ -5,6 +5,7 @@ from holdfast.audit.batteries import BATTERIES, full, quick, standard
 from holdfast.audit.battery import Audit
 from holdfast.audit.devices import audit_on
 from holdfast.audit.faithfulness import Deletion, Insertion
+from holdfast.audit.fitness import Fitness, check_fitness
 from holdfast.audit.localization_checks import Localization, WeaklySupervisedLocalization
 from holdfast.audit.map_checks import Faithfulness, Likeness
 from holdfast.audit.removal import remove_pixels
@@ -18,6 +19,7 @@ __all__ = [
     "BoundaryAlignment",
     "Deletion",
     "Faithfulness",
+    "Fitness",
     "ImageAlignment",
     "Insertion",
     "Likeness",
@@ -25,6 +27,7 @@ __all__ = [
     "Trustworthiness",
     "WeaklySupervisedLocalization",
     "audit_on",
+    "check_fitness",
     "full",
     "quick",
     "remove_pixels",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import yaml
@@ -16,11 +18,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
-from holdfast.adversarial.accuracy import right as is_right
 from holdfast.attributions import IntegratedGradients
+from holdfast.audit.fitness import check_fitness
 from holdfast.audit.gallery import correct_images, gallery, worst_cases
-from holdfast.audit.map_checks import similarities
-from holdfast.audit.repeatable import device_of, fingerprint, seeded
+from holdfast.audit.measured import after_attack, after_manipulation, is_correct
+from holdfast.audit.repeatable import device_of, fingerprint, provenance, seeded
+from holdfast.audit.yardsticks import STUCK, Yardsticks
 from holdfast.contracts import (
     Attack,
     Batch,
@@ -28,6 +31,7 @@ from holdfast.contracts import (
     HoldfastError,
     InputError,
     Manipulation,
+    StuckWarning,
     check_positive,
 )
 from holdfast.data import ImageDataset
@@ -70,7 +74,7 @@ class Audit:
     Parameters
     ----------
     attacks : dict of str to Attack
-        Attacks on predictions by the name of their check. Each image's measure is ``correct``.
+        Attacks on predictions by the name of their check. The measure of an image is ``correct``.
     manipulations : dict of str to Manipulation
         Attacks on explanations by the name of their check, ``attack/attribution``. Images that the
         model gets right are attacked. Measures are ``preserved``, whether a perturbation kept the
@@ -98,7 +102,19 @@ class Audit:
     Raises
     ------
     HoldfastError
-        If the folder holds an audit of another model or with other settings.
+        If the folder holds an audit of another model or with other settings; or the model and the
+        data do not fit each other, see `check_fitness`.
+
+    Notes
+    -----
+    An attack that did not move is no evidence. So each attack also has ``moved``, by how much the
+    audit found the image changed (in ℓ∞, in pixel units; 0 where no perturbation kept the label),
+    and ``no_direction``, the share of its gradient steps that had none, where the attack knows.
+    Beside each attack on explanations with an ``eps`` stand the same similarities after random
+    signs at this ε, ``random_sign_kendall_tau`` and so on, and ``no_change_kendall_tau``, after
+    random signs too small to mean anything, which is below 1 where pixels of a map tie. Where most
+    steps had no direction, ``random_search_…`` is what a short search without gradients found.
+    What was seen of the model before the audit began is in ``fitness.yaml``.
 
     Examples
     --------
@@ -109,8 +125,8 @@ class Audit:
     >>> audit = Audit({"pgd": PGD(eps=0.1, step_size=0.05, steps=3)}, manipulations={})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     records = audit(model, data, folder, progress=False)
-    >>> records.num_rows  # clean and pgd, for 20 images
-    40
+    >>> sorted(set(zip(records["check"].to_pylist(), records["measure"].to_pylist())))
+    [('clean', 'correct'), ('pgd', 'correct'), ('pgd', 'moved'), ('pgd', 'no_direction')]
     """
 
     attacks: dict[str, Attack] = field(default_factory=_attacks)
@@ -175,7 +191,9 @@ class Audit:
         if not 0 <= rank < world:
             raise InputError("rank", rank, f"a number from 0 to {world - 1}, as world is {world}")
         out = Path(out)
-        self._claim(out, model, data)
+        findings = self._begin(out, model, data)
+        if findings and rank == 0:
+            warnings.warn(" ".join(findings), stacklevel=2)
         drawn = frozenset(self._explained(len(data)))
         mine = range(rank, -(-len(data) // self.shard), world)
         parts = [out / f"part-{number:05d}.parquet" for number in mine]
@@ -186,7 +204,9 @@ class Audit:
                     continue
                 start = number * self.shard
                 indices = list(range(start, min(start + self.shard, len(data))))
-                with seeded(self.seed, number):
+                with seeded(self.seed, number), warnings.catch_warnings():
+                    # Said once for all images, in the end.
+                    warnings.simplefilter("ignore", StuckWarning)
                     rows = list(self._examine(model, data, indices, drawn))
                 with whole(part) as temporary:
                     pq.write_table(_table(rows), temporary)
@@ -212,8 +232,21 @@ class Audit:
         records = _read(parts)
         file = out / "gallery.safetensors"
         if not file.exists():
-            with evaluating(model), seeded(self.seed, -1), whole(file) as temporary:
+            with (
+                evaluating(model),
+                seeded(self.seed, -1),
+                warnings.catch_warnings(),
+                whole(file) as temporary,
+            ):
+                warnings.simplefilter("ignore", StuckWarning)
                 temporary.write_bytes(self._gallery(model, data, records))
+        if stuck := _stuck(records):
+            warnings.warn(
+                f"most steps of {', '.join(stuck)} had no direction; that these attacks changed "
+                "little is no evidence of robustness",
+                StuckWarning,
+                stacklevel=2,
+            )
         return records
 
     def _examine(
@@ -240,25 +273,21 @@ class Audit:
             )
 
         every = torch.arange(len(indices), device=device)
-        right = _correct(model, images, labels)
+        right = is_correct(model, images, labels)
         yield from records("clean", "correct", every, right)
         for name, attack in self.attacks.items():
-            attacked = attack(model, images, labels)
-            yield from records(name, "correct", every, _correct(model, attacked, labels))
+            for measure, values in after_attack(attack, model, images, labels, right).items():
+                known = ~values.isnan()
+                yield from records(name, measure, every[known], values[known])
 
         drawn = torch.tensor([i in explained for i in indices], device=device)
         chosen = every[drawn & right]
-        for name, manipulation in self.manipulations.items() if len(chosen) else ():
-            found = manipulation(model, images[chosen], labels[chosen])
-            yield from records(name, "preserved", chosen, found.preserved)
-            kept = chosen[found.preserved]
-            if len(kept) == 0:
-                continue
-            perturbed = found.images[found.preserved]
-            before = manipulation.attribution(model, images[kept], labels[kept])
-            after = manipulation.attribution(model, perturbed, labels[kept])
-            for measure, values in similarities(before, after, self.k).items():
-                yield from records(name, measure, kept, values)
+        if len(chosen) and self.manipulations:
+            yardsticks = Yardsticks(model, images[chosen], labels[chosen], self.k)
+            for name, manipulation in self.manipulations.items():
+                for measure, values in after_manipulation(manipulation, yardsticks).items():
+                    known = ~values.isnan()
+                    yield from records(name, measure, chosen[known], values[known])
 
         chosen = every[drawn]
         if len(chosen) == 0:
@@ -287,6 +316,25 @@ class Audit:
             model, shown, index, is_worst, self.manipulations, self.checks, self.k, data.classes
         )
 
+    def _begin(self, out: Path, model: nn.Module, data: ImageDataset) -> Sequence[str]:
+        """See that the audit can begin or go on; return what was found of a model that is new."""
+        file = out / "fitness.yaml"
+        fitness = None
+        if not file.exists():
+            methods = {id(m.attribution): m.attribution for m in self.manipulations.values()}
+            fitness = check_fitness(model, data, list(methods.values()))
+        self._claim(out, model, data)
+        if fitness is None:
+            return ()
+        text = yaml.safe_dump(
+            {**asdict(fitness), "findings": list(fitness.findings)},
+            sort_keys=False,
+            allow_unicode=True,
+        )
+        with whole(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return fitness.findings
+
     def _claim(self, out: Path, model: nn.Module, data: ImageDataset) -> None:
         """Write down what the audit is made with, or see that it is what was begun here."""
         settings = {
@@ -297,7 +345,8 @@ class Audit:
         file = out / "settings.yaml"
         if not file.exists():
             made_with = {name: version(name) for name in _VERSIONS}
-            text = yaml.safe_dump({**settings, "versions": made_with}, sort_keys=False)
+            told = {**settings, **provenance(model), "versions": made_with}
+            text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
             with whole(file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         # What stands there is read back in any case: another process may have been first.
@@ -315,9 +364,11 @@ class Audit:
 _VERSIONS = ("holdfast", "torch", "torchvision", "numpy")
 
 
-def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad():
-        return is_right(model(images), labels)
+def _stuck(records: pa.Table) -> list[str]:
+    """Name the attacks most of whose steps had no direction."""
+    rows = records.filter(pc.equal(records["measure"], "no_direction"))
+    means = rows.group_by("check", use_threads=False).aggregate([("value", "mean")])
+    return [row["check"] for row in means.to_pylist() if row["value_mean"] > STUCK]
 
 
 def _read(parts: list[Path]) -> pa.Table:

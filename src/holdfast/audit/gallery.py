@@ -13,7 +13,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from holdfast.audit.map_checks import similarities
-from holdfast.contracts import Batch, Check, Manipulation
+from holdfast.contracts import Batch, Check, Manipulation, same_draws
 
 __all__ = ["Pictured", "correct_images", "gallery", "worst_cases"]
 
@@ -136,7 +136,8 @@ def _before_and_after(
 ) -> dict[str, Tensor]:
     found = manipulation(model, images, labels)
     before = manipulation.attribution(model, images, labels)
-    after = manipulation.attribution(model, found.images, labels)
+    with same_draws(images, found.images):
+        after = manipulation.attribution(model, found.images, labels)
     scores = similarities(before, after, k)
     return {
         "images": images,

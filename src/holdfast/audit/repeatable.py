@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["device_of", "fingerprint", "seeded"]
+__all__ = ["device_of", "fingerprint", "provenance", "seeded"]
 
 
 @contextmanager
@@ -54,3 +56,35 @@ def device_of(model: nn.Module) -> torch.device:
     device(type='cpu')
     """
     return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def provenance(model: nn.Module) -> dict[str, Any]:
+    """Return what a loaded model says of where it came from, as plain settings.
+
+    Returns
+    -------
+    dict
+        ``model_origin`` and ``model_preprocessing``, from its attributes ``origin`` and
+        ``preprocessing``, if it has them.
+
+    Examples
+    --------
+    >>> model = nn.Identity()
+    >>> model.origin = "torchvision:resnet18"
+    >>> provenance(model)
+    {'model_origin': 'torchvision:resnet18'}
+    """
+    names = {"origin": "model_origin", "preprocessing": "model_preprocessing"}
+    told = {key: getattr(model, name, None) for name, key in names.items()}
+    return {key: _plain(value) for key, value in told.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """Turn a value into what YAML holds."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, bool | int | float) else str(value)

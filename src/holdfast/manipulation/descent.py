@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
@@ -15,15 +16,17 @@ from holdfast.contracts import (
     Attribution,
     InputError,
     Outcome,
+    SurrogateWarning,
     check_images,
     check_labels,
     check_positive,
+    check_precision,
     chunks,
     default_chunk,
 )
 from holdfast.manipulation.estimate import Estimate, check_samples, differentiable, path_length
 from holdfast.manipulation.judge import Judge
-from holdfast.models import evaluating, softplus
+from holdfast.models import evaluating, softplus, surrogate_fit
 
 __all__ = [
     "Loss",
@@ -35,6 +38,7 @@ __all__ = [
     "descend",
     "joined",
     "off_the_kinks",
+    "warn_if_unlike",
 ]
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
@@ -139,13 +143,17 @@ def descend(
     start : callable
         From images to where their walks begin; by default at the images.
     """
+    agree: list[Tensor] = []
 
     def attack(judge: Judge, part: slice) -> None:
+        last = beta(method.steps - 1) if callable(beta) else beta
+        agree.append(surrogate_fit(judge.model, judge.images, last).agree)
         _descend(method, judge, prepare(judge, part), beta, start(judge.images))
 
     copies = method.path_samples or path_length(method.attribution)
     outcome = joined(attacked(method, model, images, labels, attack, copies))
     warn_if_stuck(method, outcome.stuck, stacklevel=4)
+    warn_if_unlike(method, torch.cat(agree), stacklevel=4)
     return outcome
 
 
@@ -172,6 +180,7 @@ def attacked(
         How many inputs the model sees at once for each image.
     """
     check_images(images)
+    check_precision(images)
     check_labels(labels, len(images))
     labels = labels.to(images.device, torch.long)
     judges = []
@@ -283,6 +292,36 @@ def _descend(
         walk.step(estimate, loss, step, method.step_size, sharpness)
         if (step + 1) % method.judge_every == 0 or step + 1 == method.steps:
             judge(walk.x)
+
+
+def warn_if_unlike(method: object, agree: Bool[Tensor, " n"], stacklevel: int = 3) -> None:
+    """Warn where the softplus surrogate predicts another class than the model.
+
+    Parameters
+    ----------
+    method : object
+        The manipulation, named by its class.
+    agree : Tensor
+        Whether both predict the same class, ``(N,)``: `holdfast.models.surrogate_fit`.
+    stacklevel : int
+        As of `warnings.warn`.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warn_if_unlike("any method", torch.tensor([True, False]))
+    >>> caught[0].category.__name__
+    'SurrogateWarning'
+    """
+    count = int((~agree).sum())
+    if count:
+        warnings.warn(
+            f"{type(method).__name__}: for {count} of {len(agree)} images the softplus surrogate "
+            "predicts another class than the model, so its directions may mislead; compare with "
+            "RandomSearch, which needs no surrogate",
+            SurrogateWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def joined(judges: Iterable[Judge]) -> Outcome:

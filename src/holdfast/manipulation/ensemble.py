@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial.slope import warn_if_stuck
 from holdfast.contracts import Attribution, Outcome, check_positive
-from holdfast.manipulation.descent import Loss, Walk, attacked, joined
+from holdfast.manipulation.descent import Loss, Walk, attacked, joined, warn_if_unlike
 from holdfast.manipulation.estimate import SAMPLED, differentiable, path_length
 from holdfast.manipulation.judge import Judge
 from holdfast.manipulation.mass_centre import mass_centre_loss, nudged
@@ -21,6 +21,7 @@ from holdfast.manipulation.rank import rank_loss
 from holdfast.manipulation.targeted import far_scores, shares
 from holdfast.manipulation.top_k import top_k_loss
 from holdfast.metrics import pixel_scores
+from holdfast.models import surrogate_fit
 
 __all__ = ["Ensemble", "EnsembleOutcome"]
 
@@ -112,8 +113,10 @@ class Ensemble:
         """Manipulate the map of each image's label; the model runs in eval mode."""
         copies = min(PATH_SAMPLES, path_length(self.attribution))
         begun = time.monotonic()
+        agree: list[Tensor] = []
 
         def attack(judge: Judge, part: slice) -> None:
+            agree.append(surrogate_fit(judge.model, judge.images, BETA).agree)
             share, searched = part.stop / len(images), False
             attacks = self._attacks(judge)
             for following in attacks:
@@ -127,6 +130,7 @@ class Ensemble:
         judges = attacked(self, model, images, labels, attack, copies)
         found = joined(judges)
         warn_if_stuck(self, found.stuck)
+        warn_if_unlike(self, torch.cat(agree))
         names = tuple(name for judge in judges for name in judge.found_by)
         return EnsembleOutcome(**vars(found), found_by=names)
 
@@ -207,7 +211,7 @@ class Ensemble:
         sizes = torch.full_like(lowest, self.eps / 4 / 2**restart)[:, None, None, None]
         best = walk.x
         for step in range(steps):
-            walk.step(estimate, loss, step, sizes * (1 - step / steps), beta=50.0)
+            walk.step(estimate, loss, step, sizes * (1 - step / steps), beta=BETA)
             if (step + 1) % 10 and step + 1 < steps:
                 continue
             tau = judge(walk.x, name)
@@ -221,6 +225,7 @@ class Ensemble:
             walk.velocity = torch.where(worse, 0, walk.velocity)
 
 
+BETA = 50.0
 MOSTLY = 0.5
 QUERIES = 5
 PATH_SAMPLES = 4

@@ -105,7 +105,10 @@ def differentiable(
     else:
         left, weights = path_points("left", samples, images)
         shape = (steps, samples)
-        dice = [torch.rand(shape, generator=own) for own in generators(images, seed)]
+        dice = [
+            torch.rand(shape, generator=own, dtype=torch.float32)
+            for own in generators(images, seed)
+        ]
         drawn = left + torch.stack(dice, 1).to(images) / samples
     output = attribution.output
 

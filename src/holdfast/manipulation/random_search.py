@@ -102,10 +102,12 @@ def _square(
 ) -> tuple[Tensor, slice, slice]:
     """Draw a square, and signs: for the first trial one a pixel, then one a channel."""
     channels, height, width = shape[1:]
-    place = torch.rand(2, generator=die).tolist()
+    place = torch.rand(2, generator=die, dtype=torch.float32).tolist()
     fine = progress == 0
     cells = (channels, height, width) if fine else (channels, 1, 1)
-    signs = torch.where(torch.rand(cells, generator=die) < 0.5, -1.0, 1.0).expand(shape[1:])
+    signs = torch.where(
+        torch.rand(cells, generator=die, dtype=torch.float32) < 0.5, -1.0, 1.0
+    ).expand(shape[1:])
     # From squares of half the area of the image down to an eighth of their side.
     side = max(1, round((0.5 * height * width) ** 0.5 * (1 - 0.875 * progress)))
     tall, wide = min(side, height), min(side, width)

@@ -70,7 +70,12 @@ class RandomSign:
         def attack(judge: Judge, part: slice) -> None:
             dice = generators(judge.images, self.seed)
             for _ in range(self.draws):
-                noise = torch.stack([torch.rand(images.shape[1:], generator=die) for die in dice])
+                noise = torch.stack(
+                    [
+                        torch.rand(images.shape[1:], generator=die, dtype=torch.float32)
+                        for die in dice
+                    ]
+                )
                 signs = (noise - 0.5).sign().to(images)
                 judge((judge.images + self.eps * signs).clamp(0, 1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,15 @@ from holdfast.contracts import (
     Attack,
     InputError,
     Manipulation,
+    StuckWarning,
     check_images,
     check_labels,
 )
 from holdfast.manipulation.random_search import RandomSearch
+from holdfast.manipulation.random_sign import RandomSign
+from holdfast.models import surrogate_fit
 
-__all__ = ["Trust", "check", "check_trustable", "doubts", "trust_figures"]
+__all__ = ["Trust", "check", "check_trustable", "doubts", "trust_figures", "unearned"]
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,12 @@ def check(
 ) -> Trust:
     """Look for signs that robustness is gradient masking.
 
-    What a sound evaluation keeps to: an attack on explanations with twice the steps, or in a ball
-    twice as large, leaves no higher mean τ; a random search leaves no lower one; gradients are not
-    zero; attacks on predictions that are stronger, or need no gradient, leave no lower accuracy
-    than the attack that was reported; and in a ball that holds every image, the attack wins.
+    What a sound evaluation keeps to: an attack on explanations has a direction to go, and leaves no
+    higher mean τ than random signs do; with twice the steps, or in a ball twice as large, it leaves
+    no higher one; a random search leaves no lower one; gradients are not zero, and the softplus
+    surrogate that the attack follows answers as the model does; attacks on predictions that are
+    stronger, or need no gradient, leave no lower accuracy than the attack that was reported; and in
+    a ball that holds every image, the attack wins.
 
     Parameters
     ----------
@@ -95,7 +101,8 @@ def check(
     measured = trust_figures(
         model, images, labels, manipulation, attack=attack, stronger=stronger, queries=queries
     )
-    means = {name: float(values.mean()) for name, values in measured.items()}
+    means = {name: float(values.nanmean()) for name, values in measured.items()}
+    means = {name: mean for name, mean in means.items() if mean == mean}
     return Trust(means, doubts(means, tolerance))
 
 
@@ -130,8 +137,11 @@ def trust_figures(
     -------
     dict of str to Tensor
         Values ``(N,)``: Kendall's τ after the manipulation as ``tau``, and after others like it as
-        ``tau_twice_steps``, ``tau_twice_eps`` and ``tau_random_search``; whether the label's
-        gradient is zero as ``zero_gradient``; whether the model is right after the attack as
+        ``tau_twice_steps``, ``tau_twice_eps``, ``tau_random_search`` and ``tau_random_sign``; how
+        far the manipulation moved the image as ``moved``, and the share of its steps that had no
+        direction as ``no_direction``, NaN where it does not tell; whether the label's gradient is
+        zero as ``zero_gradient``, and whether the softplus surrogate gives the same class as the
+        model as ``surrogate_agrees``; whether the model is right after the attack as
         ``correct_pgd``, after stronger ones as ``correct_pgd_100`` and so on, by their class and,
         where that is taken, their steps, and after the attack in a ball that holds every image as
         ``correct_no_bound``.
@@ -163,11 +173,16 @@ def trust_figures(
         "tau_twice_steps": dataclasses.replace(method, steps=2 * method.steps),
         "tau_twice_eps": dataclasses.replace(method, eps=min(1.0, 2 * method.eps)),
         "tau_random_search": RandomSearch(method.attribution, method.eps, queries),
+        "tau_random_sign": RandomSign(method.attribution, method.eps, _DRAWS),
     }
-    figures = {
-        name: one(model, images, labels).similarity.double() for name, one in manipulations.items()
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StuckWarning)  # which is among the figures
+        outcomes = {name: one(model, images, labels) for name, one in manipulations.items()}
+    figures = {name: found.similarity.double() for name, found in outcomes.items()}
+    figures["moved"] = (outcomes["tau"].images - images).abs().flatten(1).amax(1).double()
+    figures["no_direction"] = outcomes["tau"].stuck.double()
     figures["zero_gradient"] = _zero_gradients(model, images, labels)
+    figures["surrogate_agrees"] = surrogate_fit(model, images).agree.double()
     for name, one in _attacks(attack, stronger, images).items():
         figures[name] = correct(model, images, labels, one).double()
     return figures
@@ -193,7 +208,7 @@ def doubts(figures: Mapping[str, float], tolerance: float = 0.02) -> tuple[str, 
     >>> doubts({"tau": 0.6, "tau_twice_eps": 0.7, "zero_gradient": 0.0})
     ('A ball twice as large makes the attack weaker: mean τ 0.700 after 0.600.',)
     """
-    found = []
+    found = [*unearned(figures, tolerance)]
     tau = figures.get("tau", 1.0)
     for name, says in _WEAKER.items():
         if (other := figures.get(name, tau)) > tau + tolerance:
@@ -202,6 +217,8 @@ def doubts(figures: Mapping[str, float], tolerance: float = 0.02) -> tuple[str, 
         found.append(f"Random search beats gradients: mean τ {other:.3f} against {tau:.3f}.")
     if (zero := figures.get("zero_gradient", 0.0)) > 0:
         found.append(f"The gradient is zero at {zero:.0%} of the images.")
+    if (agrees := figures.get("surrogate_agrees", 1.0)) < _AGREED:
+        found.append(f"The softplus surrogate gives {1 - agrees:.0%} of the images another class.")
     right = figures.get("correct_pgd", 0.0)
     for name, other in figures.items():
         stronger = name.startswith("correct_") and name != "correct_no_bound"
@@ -211,6 +228,41 @@ def doubts(figures: Mapping[str, float], tolerance: float = 0.02) -> tuple[str, 
             )
     if (won := figures.get("correct_no_bound", 0.0)) > tolerance:
         found.append(f"An attack without a bound leaves {won:.1%} accuracy.")
+    return tuple(found)
+
+
+def unearned(figures: Mapping[str, float], tolerance: float = 0.02) -> tuple[str, ...]:
+    """Tell why an attack's figures are no evidence at all, from means over the images.
+
+    An attack that had no direction, moved nothing, or does less than chance does in the same ball,
+    would leave the same behind whether the model is robust or not.
+
+    Parameters
+    ----------
+    figures : mapping of str to float
+        ``no_direction``, ``moved``, ``tau`` and ``tau_random_sign`` as `trust_figures` has them.
+        Those that are not there say nothing.
+    tolerance : float
+        By how much mean τ may differ by chance.
+
+    Returns
+    -------
+    tuple of str
+        A sentence for each reason; empty if there is none.
+
+    Examples
+    --------
+    >>> unearned({"tau": 1.0, "tau_random_sign": 0.337, "no_direction": 1.0})  # doctest: +ELLIPSIS
+    ('100% of the steps of the attack had no direction.', 'Random signs change the maps more: ...)
+    """
+    found = []
+    if (stuck := figures.get("no_direction", 0.0)) > _MOSTLY:
+        found.append(f"{stuck:.0%} of the steps of the attack had no direction.")
+    if figures.get("moved", 1.0) <= 0:
+        found.append("The attack moved no image.")
+    tau = figures.get("tau", -1.0)
+    if (other := figures.get("tau_random_sign", tau)) < tau - tolerance:
+        found.append(f"Random signs change the maps more: mean τ {other:.3f} against {tau:.3f}.")
     return tuple(found)
 
 
@@ -234,6 +286,11 @@ _WEAKER = {
     "tau_twice_steps": "Twice the steps make the attack weaker",
     "tau_twice_eps": "A ball twice as large makes the attack weaker",
 }
+
+
+_MOSTLY = 0.5
+_AGREED = 0.9
+_DRAWS = 4
 
 
 def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Float64[Tensor, " n"]:

@@ -3,14 +3,20 @@
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, classes_in, names
 from holdfast.models.classifier import as_logits, classify, no_gradient
-from holdfast.models.convolution import double_backward
-from holdfast.models.features import from_features, last_convolution, with_features
+from holdfast.models.features import (
+    from_features,
+    last_convolution,
+    last_features,
+    with_features,
+)
+from holdfast.models.fit import SurrogateFit, surrogate_fit
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
 from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
 from holdfast.models.state import evaluating, statistics_kept
 from holdfast.models.surrogate import softplus
+from holdfast.models.twice import double_backward
 from holdfast.models.vgg import vgg16_gap
 from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
 from holdfast.preprocessing import Preprocessing
@@ -21,6 +27,7 @@ __all__ = [
     "Normalized",
     "Preprocessing",
     "Standardized",
+    "SurrogateFit",
     "as_logits",
     "cifar_resnet10",
     "cifar_resnet18",
@@ -30,6 +37,7 @@ __all__ = [
     "evaluating",
     "from_features",
     "last_convolution",
+    "last_features",
     "mlp",
     "mnist_cnn",
     "names",
@@ -37,6 +45,7 @@ __all__ = [
     "small_resnet",
     "softplus",
     "statistics_kept",
+    "surrogate_fit",
     "vgg16_gap",
     "wide_resnet",
     "with_features",

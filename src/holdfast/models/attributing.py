@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holdfast.contracts import InputError
-from holdfast.models.features import last_convolution, with_features
+from holdfast.models.features import last_features, with_features
 from holdfast.models.state import evaluating
 
 __all__ = ["Attributing"]
@@ -32,7 +32,7 @@ class Attributing(nn.Module):
         Channels, height and width of the images.
     layer : str, optional
         The dotted name of the layer that the decoder reads; by default found by
-        :func:`last_convolution`.
+        :func:`last_features`.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class Attributing(nn.Module):
         parameter = next(classifier.parameters(), torch.empty(0))
         probe = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
         self.classifier = classifier
-        self.layer = layer or last_convolution(classifier, probe)
+        self.layer = layer or last_features(classifier, probe)
         with evaluating(classifier), torch.no_grad():
             _, features = with_features(classifier, probe, self.layer)
         self.size = shape[1:]

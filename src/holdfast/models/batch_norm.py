@@ -37,13 +37,16 @@ def batch_norm(
     """
     if input.ndim < 2 or torch.is_autocast_enabled(input.device.type):
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    if training and input.numel() > input.shape[1] and torch.is_grad_enabled():
+    half = input.dtype not in (torch.float32, torch.float64)
+    if training and not half and input.numel() > input.shape[1] and torch.is_grad_enabled():
         settings = (running_mean, running_var, momentum, eps)
         result: Tensor = _BatchNorm.apply(input.contiguous(), weight, bias, settings)
         return result
     if training or running_mean is None or running_var is None:
-        # Too few values to normalize is PyTorch's error to tell.
+        # Too few values to normalize is PyTorch's error to tell; sums of halves are its own, too.
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if half:  # as PyTorch, which rounds the result only
+        running_mean, running_var = running_mean.float(), running_var.float()
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
@@ -68,7 +71,10 @@ class _BatchNorm(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
         input, weight, centre, rate = ctx.saved_tensors
-        return (*_ToInput.apply(gradient, input, weight, centre, rate, ctx.eps), None)
+        by_input, by_weight, by_bias = _ToInput.apply(
+            gradient, input, weight, centre, rate, ctx.eps
+        )
+        return by_input, by_weight, by_bias if ctx.needs_input_grad[2] else None, None
 
 
 class _ToInput(Function):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,8 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import HoldfastError, InputError
+from holdfast.models.checkpointing import no_checkpointing
+from holdfast.models.modes import active_modes
+from holdfast.models.twice import double_backward
 
-__all__ = ["as_logits", "classify", "no_gradient"]
+__all__ = ["as_logits", "classify", "logits_in", "no_gradient"]
 
 
 def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
@@ -38,6 +42,12 @@ def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor
     Tensor
         The logits ``(N, K)``, K at least 2, in the precision of the images.
 
+    Warns
+    -----
+    UserWarning
+        Of TorchScript, which the surrogate and other rules for activation functions do not reach,
+        where such a rule is in force.
+
     Raises
     ------
     InputError
@@ -56,9 +66,11 @@ def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor
     """
     precision = _precision(model, images)
     seen = images.clone() if precision == images.dtype else images.to(precision)
-    with _eager():
+    _check_reach(model)
+    linked = images.requires_grad and torch.is_grad_enabled()
+    with _eager(), no_checkpointing() if linked else nullcontext():
         logits = as_logits(model(seen), images)
-    if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+    if linked and not logits.requires_grad:
         raise no_gradient()
     return logits
 
@@ -88,13 +100,7 @@ def as_logits(output: Any, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n
     holdfast.contracts.InputError: model: expected logits (N, K) of at least 2 classes; for a \
 binary model [0, z] instead of z, got one logit per image, shape (1, 1)
     """
-    logits = output
-    if isinstance(output, Mapping):
-        logits = output.get("logits")
-    elif hasattr(output, "logits"):
-        logits = output.logits
-    elif isinstance(output, tuple | list) and output:
-        logits = output[0]
+    logits = logits_in(output)
     expected = "logits (N, K) of at least 2 classes"
     if not isinstance(logits, Tensor):
         raise InputError("model", f"an output of type {type(output).__name__}", expected)
@@ -105,6 +111,23 @@ binary model [0, z] instead of z, got one logit per image, shape (1, 1)
     if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
         raise InputError("model", f"an output of shape {shape} and type {logits.dtype}", expected)
     return logits.to(images.dtype)
+
+
+def logits_in(output: Any) -> Any:
+    """Find what stands for the logits in an output, unchecked; None where nothing does.
+
+    Examples
+    --------
+    >>> logits_in({"logits": 1}), logits_in((2, "features")), logits_in(3)
+    (1, 2, 3)
+    """
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, tuple | list):
+        return output[0] if output else None
+    return output
 
 
 def no_gradient() -> HoldfastError:
@@ -125,6 +148,18 @@ def no_gradient() -> HoldfastError:
         "RandomSearch and RandomSign for explanations, Square and SPSA for predictions"
     )
     return HoldfastError(f"model: its output has no gradient with respect to the images: {where}")
+
+
+def _check_reach(model: nn.Module) -> None:
+    """Warn of TorchScript where functions should be answered otherwise than by PyTorch."""
+    rules = [mode for mode in active_modes() if not isinstance(mode, double_backward)]
+    if rules and any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        warnings.warn(
+            "model: it is TorchScript, or holds some, where neither the softplus surrogate nor the "
+            "rules of guided backpropagation and DeepLIFT reach activation functions; what rests "
+            "on them is wrong or weak. Give the nn.Module that it was made of",
+            stacklevel=3,
+        )
 
 
 def _precision(model: nn.Module, images: Tensor) -> torch.dtype:

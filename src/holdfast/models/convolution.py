@@ -2,56 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-from holdfast.models.batch_norm import batch_norm
-
-__all__ = ["double_backward"]
+__all__ = ["conv2d"]
 
 
-class double_backward(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, named like it
-    """Within the block, two-dimensional convolutions are differentiated twice without waste.
-
-    The second derivative of PyTorch's own convolution works out a gradient of the weights even
-    where nobody asks for it, and by a convolution whose kernel is a whole feature map. Here the
-    derivatives of a convolution are convolutions again, each of the size of the first, and nothing
-    is worked out that the backward pass does not ask for. Values are the same up to rounding.
-    Convolutions of images without a batch, with a padding by name, or under autocast are left as
-    they are. Batch-norm becomes `holdfast.models.batch_norm.batch_norm`, which is as frugal.
-
-    Examples
-    --------
-    >>> x = torch.rand(1, 1, 4, 4, requires_grad=True)
-    >>> with double_backward():
-    ...     y = torch.nn.Conv2d(1, 2, 3)(x).square().sum()
-    >>> (first,) = torch.autograd.grad(y, x, create_graph=True)
-    >>> torch.autograd.grad(first.sum(), x)[0].shape
-    torch.Size([1, 1, 4, 4])
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Answer calls of ``conv2d`` and ``batch_norm``, and let every other function through."""
-        if func is torch.conv2d:
-            return _conv2d(*args, **(kwargs or {}))
-        if func is F.batch_norm:
-            return batch_norm(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _conv2d(
+def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -60,6 +20,13 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
+    """Do what `torch.conv2d` does, with derivatives that are convolutions of the same size.
+
+    Examples
+    --------
+    >>> conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3)).flatten()
+    tensor([9.])
+    """
     ours = input.ndim == 4 and not isinstance(padding, str) and torch.is_grad_enabled()
     if not ours or torch.is_autocast_enabled(input.device.type):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import Batch, InputError
-from holdfast.models import classify, last_convolution
+from holdfast.models import classify, last_features
 from holdfast.objectives.checks import check_share, classification_loss, images_and_labels
 
 __all__ = ["AttentionDropout"]
@@ -30,7 +30,7 @@ class AttentionDropout:
     Parameters
     ----------
     layers : tuple of str
-        The dotted names of the layers; by default the one that `holdfast.models.last_convolution`
+        The dotted names of the layers; by default the one that `holdfast.models.last_features`
         finds. As published, ADL stands behind several of the higher convolutional stages.
     drop_rate : float
         The probability of the drop mask.
@@ -66,7 +66,7 @@ class AttentionDropout:
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``{"loss"}``."""
         images, labels = images_and_labels(batch)
-        layers = self.layers or (last_convolution(model, images),)
+        layers = self.layers or (last_features(model, images),)
         with _changed(model, layers, self._drop):
             logits = classify(model, images)
         return {"loss": classification_loss(logits, labels)}

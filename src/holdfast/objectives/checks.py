@@ -21,7 +21,7 @@ __all__ = [
 
 
 def images_and_labels(batch: Batch) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
-    """Return the checked images and labels of a batch.
+    """Return the checked images and labels of a batch; images in half precision as float32.
 
     Raises
     ------
@@ -39,6 +39,9 @@ def images_and_labels(batch: Batch) -> tuple[Float[Tensor, "n c h w"], Int[Tenso
     images, labels = entry(batch, "images"), entry(batch, "labels")
     check_images(images)
     check_labels(labels, len(images))
+    if torch.finfo(images.dtype).bits < 32:
+        # Perturbations need finer steps; a model in half precision gets its own all the same.
+        images = images.float()
     return images, labels.to(images.device, torch.long)
 
 

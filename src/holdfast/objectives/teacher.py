@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from holdfast.contracts import Attribution, InputError
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["check_teacher", "explain", "predict", "settings_in_brief"]
 
@@ -30,7 +30,7 @@ def predict(teacher: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tenso
     True
     """
     with evaluating(teacher), torch.no_grad():
-        return teacher.to(images.device)(images)
+        return classify(teacher.to(images.device), images)
 
 
 def explain(

@@ -16,7 +16,8 @@ __all__ = ["CURVES_NOTE", "attack_sections"]
 # So many checks on predictions have a column each at a glance.
 AT_A_GLANCE = 5
 CURVES_NOTE = (
-    "Attacks that differ in one number only; bands are 95% confidence intervals of the mean."
+    "Attacks that differ in one number only; bands are 95% confidence intervals of the mean. What "
+    "is crossed out is no evidence: that attack had no direction, or did less than chance."
 )
 
 
@@ -39,6 +40,7 @@ def attack_sections(runs: Sequence[AuditedRun], table: Table) -> list[Section]:
         ("Attack",),
         tuple(Column(run, run, better="") for run in table.runs),
         tuple(lines),
+        table.notes(*((check, "correct") for check in checks)),
     )
     return [
         Section(

@@ -7,11 +7,12 @@ from functools import partial
 
 import numpy as np
 
+from holdfast.report.evidence import beside
 from holdfast.report.figures import grouped_box_plot
-from holdfast.report.records import AuditedRun
+from holdfast.report.records import KEPT, SIMILARITIES, AuditedRun
 from holdfast.report.section import Plot
 from holdfast.report.sheet import Column, Line, Sheet, cell_of
-from holdfast.report.summary import KEPT, SIMILARITIES, Table
+from holdfast.report.summary import Table
 from holdfast.report.wording import attribution_of, capitalized, measure_sign, number, percent
 
 __all__ = ["checks_named", "column_of", "other_measures", "sheet_of", "spread_plots"]
@@ -30,7 +31,15 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "alignment/boundary": ("sm_bsm", "ig_big", "ig_agi"),
     "faithfulness/": ("insertion", "deletion"),
     "reference/": SIMILARITIES,
-    "trust/": ("tau", "tau_", "zero_gradient", "correct_"),
+    "trust/": (
+        "tau",
+        "tau_",
+        "moved",
+        "no_direction",
+        "zero_gradient",
+        "surrogate_agrees",
+        "correct_",
+    ),
 }
 LOWER = ("sm_bsm", "ig_big", "ig_agi", "deletion")
 OWN_UNIT = ("concentration", "alignment", "sm_bsm", "ig_big", "ig_agi")
@@ -159,6 +168,8 @@ def spread_plots(
 
 def _has_place(table: Table, check: str, measure: str) -> bool:
     if measure == "correct" or (check in table.explanations and measure in (*SIMILARITIES, KEPT)):
+        return True
+    if beside(measure) and check in (*table.predictions, *table.corruptions, *table.explanations):
         return True
     return any(
         _is(check, name) and any(measure == m or _is(measure, m) for m in measures)

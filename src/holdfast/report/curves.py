@@ -29,12 +29,16 @@ DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 @dataclass(frozen=True)
 class Point:
-    """A mean with its 95 % interval, all fractions; None for an interval that is not known."""
+    """A mean with its 95 % interval, all fractions; None for an interval that is not known.
+
+    ``struck`` where it is no evidence.
+    """
 
     x: float
     y: float
     low: float | None = None
     high: float | None = None
+    struck: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def family_curves(runs: Sequence[AuditedRun], table: Table, kind: Kind) -> tuple
 
 def point_of(x: float, row: Row | None) -> Point | None:
     """Take a point from a row of the comparison; None where nothing was measured."""
-    return Point(x, row.mean, row.low, row.high) if row else None
+    return Point(x, row.mean, row.low, row.high, bool(row.struck)) if row else None
 
 
 def curve_plot(curve: Curve) -> Figure:
@@ -139,6 +143,9 @@ def curve_plot(curve: Curve) -> Figure:
             markersize=4.5 if len(x) < 12 else 3,
             label=run.replace("$", r"\$"),
         )
+        out = [(point.x, 100 * point.y) for point in points if point.struck]
+        if out:
+            axes.plot(*zip(*out, strict=True), "x", color=INK, markersize=10, markeredgewidth=1.75)
         ends = [(p.x, p.low, p.high) for p in points if p.low is not None and p.high is not None]
         if len(ends) > 1:
             at, low, high = np.array(ends).T
@@ -162,6 +169,7 @@ def curve_sheet(curve: Curve) -> Sheet:
     steps = sorted({point.x for points in curve.lines.values() for point in points})
     cells = {
         (run, point.x): {"mean": point.y, "low": point.low, "high": point.high}
+        | ({"struck": 1} if point.struck else {})
         for run, points in curve.lines.items()
         for point in points
     }
@@ -180,11 +188,16 @@ def curve_sheet(curve: Curve) -> Sheet:
 def plot_of(curve: Curve) -> Plot:
     """Give a curve's figure and the same in words."""
     told = [
-        f"{run}: {', '.join(f'{percent(p.y)} at {curve.write(p.x)}' for p in points)}"
+        f"{run}: {', '.join(_told(curve, point) for point in points)}"
         for run, points in curve.lines.items()
     ]
     alt = f"{capitalized(curve.title)} ({curve.y_title}, {curve.x_title}). {'; '.join(told)}."
     return Plot(lambda: curve_plot(curve), alt)
+
+
+def _told(curve: Curve, point: Point) -> str:
+    struck = " (struck out)" if point.struck else ""
+    return f"{percent(point.y)} at {curve.write(point.x)}{struck}"
 
 
 def _at_zero(table: Table, run: str, kind: Kind) -> Point | None:

@@ -17,10 +17,20 @@ from holdfast.report.pictures import (
     score_text,
     worst_images,
 )
-from holdfast.report.records import AuditedRun
+from holdfast.report.records import KEPT, SIMILARITIES, AuditedRun
 from holdfast.report.section import Album, Picture, Plot, Sample, SampleLine, Section
-from holdfast.report.sheet import COUNT, MEAN, WITH_MEDIAN, Column, Line, Sheet, cell_of
-from holdfast.report.summary import KEPT, SIMILARITIES, Row, Table
+from holdfast.report.sheet import (
+    COUNT,
+    MEAN,
+    RANDOM,
+    WITH_MEDIAN,
+    Column,
+    Line,
+    Sheet,
+    cell_of,
+    with_random,
+)
+from holdfast.report.summary import Row, Table
 from holdfast.report.wording import (
     attack_of,
     attribution_of,
@@ -92,7 +102,16 @@ def _matrix(table: Table) -> Sheet:
         "How alike the maps are before and after each attack, in percent: mean with its 95% "
         "confidence interval."
     )
-    return Sheet("explanations", caption, ("Attack", "Model"), tuple(columns), tuple(lines))
+    wanted = product(table.explanations, shown)
+    written = with_random(columns, lines)
+    return Sheet(
+        "explanations",
+        _with_random_told(caption, written),
+        ("Attack", "Model"),
+        written,
+        tuple(lines),
+        table.notes(*wanted),
+    )
 
 
 def _section(runs: Sequence[AuditedRun], table: Table, check: str, *, images: int) -> Section:
@@ -126,12 +145,28 @@ def _sheet(table: Table, check: str) -> Sheet:
         f"How alike the maps are before and after {check}, in percent: mean with its 95% "
         "confidence interval, and median."
     )
-    return Sheet(check.replace("/", "_"), caption, ("Model",), tuple(columns), tuple(lines))
+    shown = with_random(columns, lines)
+    return Sheet(
+        check.replace("/", "_"),
+        _with_random_told(caption, shown),
+        ("Model",),
+        shown,
+        tuple(lines),
+        table.notes(*((check, key) for key in keys)),
+    )
+
+
+def _with_random_told(caption: str, columns: Sequence[Column]) -> str:
+    """Say in the caption what else stands in the cells."""
+    if not any(RANDOM in column.parts for column in columns):
+        return caption
+    return f"{caption} Beneath: what random signs at the same ε leave."
 
 
 def _spread(row: Row) -> str:
     quartiles = interval(row.lower_quartile, row.upper_quartile)
-    return f"{row.run}: median {percent(row.median)}, quartiles {quartiles}"
+    struck = ", struck out" if row.struck else ""
+    return f"{row.run}: median {percent(row.median)}, quartiles {quartiles}{struck}"
 
 
 def _albums(runs: Sequence[AuditedRun], check: str, images: int) -> tuple[Album, ...]:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter
 
 from holdfast.contracts import InputError
 from holdfast.plot import INK, QUIET
+from holdfast.report.evidence import struck_out
 from holdfast.report.pictures import PANELS, class_name, common_images, panel_colours, score_text
 from holdfast.report.records import AuditedRun
 from holdfast.report.wording import measure_sign
@@ -53,7 +54,10 @@ def box_plot(runs: Sequence[AuditedRun], check: str, measure: str, *, width: flo
     values = [100 * run.values(check, measure) for run in runs]
     if not any(map(len, values)):
         raise InputError("measure", f"{measure} of {check}", "a measure that a run has values of")
-    names = [_wrapped(run.name) for run in runs]
+    struck = [(check, measure) in struck_out(run) for run in runs]
+    names = [
+        _wrapped(run.name) + "\n(struck out)" * out for run, out in zip(runs, struck, strict=True)
+    ]
     figure, axes = _axes(names, width=width)
     _boxes(axes, values, range(1, len(runs) + 1))
     axes.set_yticks(range(1, len(runs) + 1), names, color=INK)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from holdfast.report.attacks import AT_A_GLANCE
 from holdfast.report.checks import checks_named
+from holdfast.report.evidence import notes_of
 from holdfast.report.explanations import APART
 from holdfast.report.records import AuditedRun
-from holdfast.report.sheet import Cell, Column, Line, Sheet, cell_of
+from holdfast.report.sheet import RANDOM, Cell, Column, Line, Sheet, cell_of, with_random
 from holdfast.report.summary import CORRUPTIONS, Row, Table
-from holdfast.report.trust import doubts_of
+from holdfast.report.trust import doubt_count
 from holdfast.report.wording import attribution_of, check_title
 from holdfast.report.wsol import best_threshold, over_thresholds
 
@@ -32,44 +33,50 @@ def glance(runs: Sequence[AuditedRun], table: Table) -> Sheet:
     >>> [column.title for column in glance(runs, table(runs)).columns]
     ['Accuracy']
     """
-    columns = [*_accuracies(table), *_similarities(table), *_localization(runs, table)]
-    doubted = checks_named(table, "trust/")
-    if doubted:
-        counts = [_doubts(table, run, doubted) for run in table.runs]
+    shown: list[Row] = []  # of what is struck out, only what stands here is told of
+    columns = [
+        *_accuracies(table, shown),
+        *_similarities(table, shown),
+        *_localization(runs, table),
+    ]
+    counts = [_doubts(table, run) for run in table.runs]
+    if any(counts):
         column = Column("Doubts", "doubts", "", ("value",), _count, "")
         columns.append((column, counts))
     lines = [
         Line((run,), tuple(cells[number] for _, cells in columns))
         for number, run in enumerate(table.runs)
     ]
-    return Sheet(
-        "glance", _caption(table), ("Model",), tuple(column for column, _ in columns), tuple(lines)
-    )
+    kept = with_random([column for column, _ in columns], lines)
+    struck = [(r.run, check_title(r.check), r.measure, r.struck) for r in shown if r.struck]
+    notes = (*notes_of(struck), *_findings(table))
+    return Sheet("glance", _caption(table, kept), ("Model",), kept, tuple(lines), notes)
 
 
-def _accuracies(table: Table) -> list[tuple[Column, list[Cell | None]]]:
+def _accuracies(table: Table, told: list[Row]) -> list[tuple[Column, list[Cell | None]]]:
     attacks = [c for c in table.predictions if c not in table.folded and c != CORRUPTIONS]
     shown = attacks if len(attacks) <= AT_A_GLANCE else attacks[:2]
-    columns = [_column(table, check, "correct", _accuracy_title(check)) for check in shown]
+    columns = [_column(table, check, "correct", _accuracy_title(check), told) for check in shown]
     if len(attacks) > len(shown):
         others = [check for check in attacks if check != "clean"]
         title = f"Accuracy under the strongest of {len(others)} attacks"
-        columns.append(_strongest(table, others, "correct", title))
+        columns.append(_strongest(table, others, "correct", title, told))
     if CORRUPTIONS in table.predictions:
         title = f"Accuracy, mean over {_kinds(table)} corruptions"
-        columns.append(_column(table, CORRUPTIONS, "correct", title))
+        columns.append(_column(table, CORRUPTIONS, "correct", title, told))
     return columns
 
 
-def _similarities(table: Table) -> list[tuple[Column, list[Cell | None]]]:
+def _similarities(table: Table, told: list[Row]) -> list[tuple[Column, list[Cell | None]]]:
     attacks = [check for check in table.explanations if check not in table.folded]
     shown = attacks if len(attacks) <= APART else attacks[:1]
     columns = [
-        _column(table, check, "kendall_tau", f"τ under {check_title(check)}") for check in shown
+        _column(table, check, "kendall_tau", f"τ under {check_title(check)}", told)
+        for check in shown
     ]
     if len(attacks) > len(shown):
         title = f"τ under the strongest of {len(attacks)} attacks"
-        columns.append(_strongest(table, attacks, "kendall_tau", title))
+        columns.append(_strongest(table, attacks, "kendall_tau", title, told))
     return columns
 
 
@@ -89,25 +96,37 @@ def _localization(
     return [(Column(title, f"{checks[0]}:gt_known_loc", "", ("mean",)), cells)]
 
 
-def _column(table: Table, check: str, measure: str, title: str) -> tuple[Column, list[Cell | None]]:
-    cells = [cell_of(table.row(run, check, measure)) for run in table.runs]
+def _column(
+    table: Table, check: str, measure: str, title: str, told: list[Row]
+) -> tuple[Column, list[Cell | None]]:
+    rows = [table.row(run, check, measure) for run in table.runs]
+    told += [row for row in rows if row]
+    cells = [cell_of(row) for row in rows]
     return Column(title, f"{check}:{measure}"), cells
 
 
 def _strongest(
-    table: Table, checks: Sequence[str], measure: str, title: str
+    table: Table, checks: Sequence[str], measure: str, title: str, told: list[Row]
 ) -> tuple[Column, list[Cell | None]]:
-    """Take for each model the check that leaves the lowest mean."""
+    """Take for each model the check that leaves the lowest mean, of those that are evidence."""
     cells = []
     for run in table.runs:
         rows: list[Row] = [r for check in checks if (r := table.row(run, check, measure))]
-        cells.append(cell_of(min(rows, key=lambda row: row.mean)) if rows else None)
+        rows = [row for row in rows if not row.struck] or rows
+        lowest = min(rows, key=lambda row: row.mean) if rows else None
+        told += [lowest] if lowest else []
+        cells.append(cell_of(lowest))
     return Column(title, f"strongest:{measure}"), cells
 
 
-def _doubts(table: Table, run: str, checks: Sequence[str]) -> Cell | None:
-    made = [check for check in checks if any((run, check) == key[:2] for key in table.rows)]
-    return {"value": float(sum(len(doubts_of(table, run, c)) for c in made))} if made else None
+def _doubts(table: Table, run: str) -> Cell | None:
+    """Count what speaks against the figures of a run, if that was looked for."""
+    count = doubt_count(table, run)
+    return None if count is None else {"value": float(count)}
+
+
+def _findings(table: Table) -> list[str]:
+    return [f"“{run}”: {said}" for run, found in table.findings.items() for said in found]
 
 
 def _kinds(table: Table) -> int:
@@ -122,10 +141,12 @@ def _count(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
-def _caption(table: Table) -> str:
+def _caption(table: Table, columns: Sequence[Column]) -> str:
     parts = ["Means in percent, with their 95% confidence intervals."]
     if table.explanations:
         parts.append("τ is how alike the maps are before and after an attack on the explanation.")
+    if any(RANDOM in column.parts for column in columns):
+        parts.append("Beneath it: what random signs at the same ε leave.")
     if table.folded:
         parts.append("Attacks that differ in one number only share a column, that of the main one.")
     if len(table.runs) > 1:

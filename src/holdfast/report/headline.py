@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from holdfast.report.checks import checks_named
 from holdfast.report.records import AuditedRun
 from holdfast.report.summary import Row, Table, mean_difference
-from holdfast.report.trust import doubts_of
+from holdfast.report.trust import doubt_count
 from holdfast.report.wording import check_title, interval, listed, many, percent
 
 __all__ = ["Headline", "headline"]
+
+# So many of the figures that are struck out are named.
+MOST = 3
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def headline(runs: Sequence[AuditedRun], table: Table) -> Headline:
         return _on_predictions(table)
     check = max(table.explanations, key=lambda c: len(_compared(table, c)))
     rows = _compared(table, check)
+    if not rows and any(row.struck for row in table.rows.values()):
+        return _nothing_earned(table)
     if not rows:
         return Headline(
             f"Under {check_title(check)} no perturbation was found that keeps the label.",
@@ -68,14 +72,42 @@ def headline(runs: Sequence[AuditedRun], table: Table) -> Headline:
         told.detail,
         _accuracies(table, about),
         _elsewhere(table, best, check),
-        _doubted(table, about),
+        _struck(table),
+        _doubted(table, [row.run for row in about]),
     ]
     return Headline(told.sentence, " ".join(filter(None, detail)))
 
 
 def _compared(table: Table, check: str) -> list[Row]:
     rows = (table.row(run, check, "kendall_tau") for run in table.runs)
-    return [row for row in rows if row]
+    return [row for row in rows if row and not row.struck]
+
+
+def _nothing_earned(table: Table) -> Headline:
+    """Say that no attack on an explanation tells anything, and why."""
+    notes = table.notes(*((check, "kendall_tau") for check in table.explanations))
+    if len(notes) > MOST:
+        notes = (*notes[:MOST], f"The others are struck out, too: {len(notes) - MOST}.")
+    return Headline(
+        "How well the explanations hold is not known: no attack on them had a direction to go, or "
+        "did more than chance.",
+        " ".join([*notes, _doubted(table, table.runs)]).strip(),
+    )
+
+
+def _struck(table: Table) -> str:
+    """Say which figures are no evidence, so that nobody looks for them among the others."""
+    checks = {
+        (row.run, check_title(row.check)): None
+        for row in table.rows.values()
+        if row.struck and row.measure in ("kendall_tau", "correct")
+    }
+    told = [f"{check} for “{run}”" for run, check in checks]
+    if not told:
+        return ""
+    if len(told) > MOST:
+        told = [*told[:MOST], f"{len(told) - MOST} more"]
+    return f"Struck out, as the attack had no direction or did less than chance: {listed(told)}."
 
 
 def _one(row: Row, check: str) -> Headline:
@@ -148,10 +180,9 @@ def _elsewhere(table: Table, best: Row, check: str) -> str:
     return f"“{best.run}” leads under {leads} of the {len(others)} other attacks."
 
 
-def _doubted(table: Table, rows: Sequence[Row]) -> str:
+def _doubted(table: Table, runs: Sequence[str]) -> str:
     """Say if the figures are in doubt: who reads no further should know."""
-    checks = checks_named(table, "trust/")
-    counts = [(row.run, sum(len(doubts_of(table, row.run, c)) for c in checks)) for row in rows]
+    counts = [(run, doubt_count(table, run) or 0) for run in runs]
     told = [f"{many(count, 'doubt')} about “{run}”" for run, count in counts if count]
     return f"The check of these attacks raises {listed(told)}; see below." if told else ""
 
@@ -161,6 +192,7 @@ def _on_predictions(table: Table) -> Headline:
     told = [(run, row.mean) for run, row in found if row]
     others = {check for _, check, _ in table.rows} - {*table.predictions, *table.corruptions}
     detail = f"This audit holds no {'attack' if others else 'check'} on explanations."
+    detail = " ".join(filter(None, [detail, _struck(table), _doubted(table, table.runs)]))
     if not told:
         return Headline(detail, "")
     run, mean = max(told, key=lambda pair: pair[1])

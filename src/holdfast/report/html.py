@@ -20,7 +20,7 @@ from holdfast.report.glance import glance
 from holdfast.report.headline import headline
 from holdfast.report.records import AuditedRun
 from holdfast.report.section import Section
-from holdfast.report.sheet import number_text, small_text
+from holdfast.report.sheet import is_struck, number_text, random_text, small_text
 from holdfast.report.summary import CORRUPTIONS, Table, table
 from holdfast.report.wording import capitalized, many
 
@@ -138,7 +138,12 @@ def _template() -> jinja2.Template:
         "many": many,
         "svg": lambda figure, name: Markup(inline_svg(figure, name)),
     }
-    templates.globals |= {"number_text": number_text, "small_text": small_text}
+    templates.globals |= {
+        "is_struck": is_struck,
+        "number_text": number_text,
+        "random_text": random_text,
+        "small_text": small_text,
+    }
     return templates.get_template("report.html.j2")
 
 

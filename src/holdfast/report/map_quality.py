@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.report.checks import checks_named, column_of, sheet_of, spread_plots
-from holdfast.report.records import AuditedRun
+from holdfast.report.records import SIMILARITIES, AuditedRun
 from holdfast.report.section import Section
-from holdfast.report.summary import SIMILARITIES, Table
+from holdfast.report.summary import Table
 
 __all__ = ["faithfulness_sections", "reference_sections"]
 

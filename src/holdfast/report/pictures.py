@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.plot import heat_map, picture
+from holdfast.report.evidence import MOSTLY
 from holdfast.report.gallery_file import PANELS, SCORES
 from holdfast.report.records import AuditedRun
 from holdfast.report.wording import measure_sign, percent
@@ -94,7 +95,11 @@ def score_text(run: AuditedRun, check: str, index: int) -> str:
     scores = {measure: float(held_value(run, f"{check}|{measure}", index)) for measure in SCORES}
     if not scores.pop("preserved"):
         return "label not kept"
-    return ", ".join(f"{measure_sign(key)} {percent(value)}%" for key, value in scores.items())
+    text = ", ".join(f"{measure_sign(key)} {percent(value)}%" for key, value in scores.items())
+    stuck, moved = (run.value(check, measure, index) for measure in ("no_direction", "moved"))
+    if (stuck or 0) > MOSTLY or moved == 0:
+        text += ", the attack had no direction" if moved else ", the image did not move"
+    return text
 
 
 def panel_colours(run: AuditedRun, check: str, panel: str, index: int) -> np.ndarray:

@@ -17,7 +17,10 @@ import yaml
 from holdfast.contracts import InputError
 from holdfast.report.gallery_file import read_gallery
 
-__all__ = ["AuditedRun", "read_run"]
+__all__ = ["KEPT", "SIMILARITIES", "AuditedRun", "read_run"]
+
+SIMILARITIES = ("top_k_intersection", "kendall_tau", "spearman_rho")
+KEPT = "preserved"
 
 SCHEMA = {
     "index": pa.int64(),
@@ -46,6 +49,8 @@ class AuditedRun:
         The recipe as trained; empty if the folder holds none.
     settings : Mapping
         What the audit was made with; empty if the folder holds none.
+    fitness : Mapping
+        What was seen of the model before the audit began; empty if the folder holds no such file.
     gallery : dict of str to ndarray, optional
         A few images and their maps, as :func:`~holdfast.report.gallery_file.read_gallery` has them.
     classes : tuple of str
@@ -64,6 +69,7 @@ class AuditedRun:
     path: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    fitness: Mapping[str, Any] = field(default_factory=dict)
     gallery: dict[str, np.ndarray] | None = None
     classes: tuple[str, ...] = ()
 
@@ -80,6 +86,18 @@ class AuditedRun:
     def measures(self, check: str) -> tuple[str, ...]:
         """List what a check measured, in the order of the records."""
         return tuple(measure for known, measure in self._series if known == check)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What may be wrong with the model or the data, as the audit found before it began."""
+        found = self.fitness.get("findings") or ()
+        return tuple(map(str, found)) if isinstance(found, list | tuple) else (str(found),)
+
+    def value(self, check: str, measure: str, index: int) -> float | None:
+        """Look up one measure of one image; None where it has none."""
+        indices, values = self._series.get((check, measure), _NOTHING)
+        found = values[indices == index]
+        return float(found[0]) if len(found) else None
 
     def values(self, check: str, measure: str) -> np.ndarray:
         """Pick one measure under one check: a value an image ``(n,)``, in the order of records."""
@@ -152,7 +170,7 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
     ----------
     path : str or Path
         The run folder. It holds ``audit/part-00000.parquet`` and on, and may hold ``config.yaml``,
-        ``audit/settings.yaml`` and ``audit/gallery.safetensors``.
+        ``audit/settings.yaml``, ``audit/fitness.yaml`` and ``audit/gallery.safetensors``.
     name : str, optional
         What to call the model; the name of the folder by default.
 
@@ -184,6 +202,7 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
         path=folder,
         config=_read_mapping(folder / "config.yaml"),
         settings=_read_mapping(audit / "settings.yaml"),
+        fitness=_read_mapping(audit / "fitness.yaml"),
         gallery=gallery,
         classes=classes,
     )

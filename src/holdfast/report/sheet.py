@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
 from holdfast.report.summary import Row
 from holdfast.report.wording import MISSING, percent
 
-__all__ = ["Cell", "Column", "Head", "Line", "Sheet", "cell_of", "number_text", "small_text"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Head",
+    "Line",
+    "Sheet",
+    "cell_of",
+    "is_struck",
+    "number_text",
+    "random_text",
+    "small_text",
+    "with_random",
+]
 
 MEAN = ("mean", "low", "high")
 WITH_MEDIAN = (*MEAN, "median")
 COUNT = ("preserved", "attacked")
+RANDOM = "random"
 
 Cell = Mapping[str, float | int | None]
-"""The numbers behind one cell by their names: ``mean``, ``low``, ``high``, ``median``, …"""
+"""The numbers behind one cell by their names: ``mean``, ``low``, ``high``, ``median``, …
+
+``random`` is what random signs leave of the mean; ``struck`` is 1 where the figure is no evidence.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,8 @@ class Sheet:
         The columns of numbers.
     lines : tuple of Line
         The lines.
+    notes : tuple of str
+        Why figures are struck out.
     """
 
     name: str
@@ -90,6 +108,7 @@ class Sheet:
     labels: tuple[str, ...]
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def best(self) -> frozenset[tuple[int, int]]:
@@ -103,6 +122,7 @@ class Sheet:
                     place: column.write(value)
                     for place, line in lines
                     if (value := _first(column, line.cells[number])) is not None
+                    and not is_struck(line.cells[number])
                 }
                 values = {p: _first(column, self.lines[p].cells[number]) or 0.0 for p in shown}
                 if len(shown) > 1:
@@ -153,7 +173,43 @@ def cell_of(row: Row | None) -> Cell | None:
     if row is None:
         return None
     kept = {"preserved": row.preserved, "attacked": row.attacked}
-    return {"mean": row.mean, "low": row.low, "high": row.high, "median": row.median, **kept}
+    cell = {"mean": row.mean, "low": row.low, "high": row.high, "median": row.median, **kept}
+    return cell | {RANDOM: row.random} | ({"struck": 1} if row.struck else {})
+
+
+def is_struck(cell: Cell | None) -> bool:
+    """Tell whether the figure of a cell is no evidence, and to be shown struck out.
+
+    Examples
+    --------
+    >>> is_struck({"mean": 1.0, "struck": 1}), is_struck({"mean": 0.5}), is_struck(None)
+    (True, False, False)
+    """
+    return bool(cell and cell.get("struck"))
+
+
+def with_random(columns: Sequence[Column], lines: Sequence[Line]) -> tuple[Column, ...]:
+    """Let columns have what random signs leave, where that is known of one of their cells."""
+    known = [
+        any(cell and cell.get(RANDOM) is not None for cell in cells)
+        for cells in zip(*(line.cells for line in lines), strict=True)
+    ]
+    return tuple(
+        replace(column, parts=(*column.parts, RANDOM)) if has else column
+        for column, has in zip(columns, known or [False] * len(columns), strict=True)
+    )
+
+
+def random_text(column: Column, cell: Cell | None) -> str:
+    """Write what random signs leave of the mean of a cell; nothing where that is not known.
+
+    Examples
+    --------
+    >>> random_text(Column("τ", "tau", parts=("mean", "random")), {"mean": 0.2, "random": 0.4})
+    '40.0'
+    """
+    value = cell.get(RANDOM) if cell and RANDOM in column.parts else None
+    return "" if value is None else column.write(value)
 
 
 def number_text(column: Column, cell: Cell | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,8 +12,10 @@ from jaxtyping import Float
 from scipy import stats
 
 from holdfast.contracts import InputError
+from holdfast.report.evidence import beside, findings_of, notes_of, random_mean, struck_out
 from holdfast.report.families import folded
-from holdfast.report.records import AuditedRun
+from holdfast.report.records import KEPT, SIMILARITIES, AuditedRun
+from holdfast.report.wording import check_title
 
 __all__ = [
     "Row",
@@ -25,12 +27,10 @@ __all__ = [
     "table",
 ]
 
-SIMILARITIES = ("top_k_intersection", "kendall_tau", "spearman_rho")
 # What an image either is or is not; also every accuracy, ``correct_…``.
 PROPORTIONS = ("correct", "preserved", "pointing_game", "top_1", "zero_gradient")
 CORRUPTION = "corruption/"
 CORRUPTIONS = "corruptions"
-KEPT = "preserved"
 RESAMPLES = 2_000
 _NOTHING = np.empty(0)
 # A summary resamples thousands of times: it is made once for the table, the page and the files.
@@ -51,10 +51,16 @@ class Row:
         Over these images.
     low, high : float or None
         The 95 % confidence interval of the mean (see :func:`mean_interval`); None for one image,
-        and for what was measured at a threshold (``box_iou/0.20``), of which no mean is reported.
+        for what was measured at a threshold (``box_iou/0.20``), of which no mean is reported, and
+        for what only tells how an attack went (``moved``).
     attacked, preserved : int or None
         For a check on explanations: how many images were attacked, and for how many of them a
         perturbation was found that keeps the label. None for a check on predictions.
+    random : float or None
+        For a similarity of maps, its mean after random signs at the same ε. None if the audit did
+        not try them.
+    struck : str
+        Why the figure is no evidence and must be shown struck out; empty if it is sound.
     """
 
     run: str
@@ -69,6 +75,8 @@ class Row:
     high: float | None
     attacked: int | None = None
     preserved: int | None = None
+    random: float | None = None
+    struck: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Table:
         The checks ``corruption/NAME/SEVERITY``.
     folded : frozenset of str
         Checks that are points of a curve, and that another one stands for where room is short.
+    findings : Mapping
+        For each run that has any, what may be wrong with its model, its data or its attacks.
     """
 
     runs: tuple[str, ...]
@@ -98,10 +108,26 @@ class Table:
     rows: Mapping[tuple[str, str, str], Row]
     corruptions: tuple[str, ...] = ()
     folded: frozenset[str] = frozenset()
+    findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def row(self, run: str, check: str, measure: str) -> Row | None:
         """Look up what was measured; None if this model was not put to this check."""
         return self.rows.get((run, check, measure))
+
+    def notes(self, *wanted: tuple[str, str]) -> tuple[str, ...]:
+        """Say which of these checks and measures are struck out, and why.
+
+        Parameters
+        ----------
+        *wanted : tuple of str
+            Each check and measure; by default all there are.
+        """
+        rows = [
+            row
+            for (_, check, measure), row in self.rows.items()
+            if row.struck and (not wanted or (check, measure) in wanted)
+        ]
+        return notes_of([(r.run, check_title(r.check), r.measure, r.struck) for r in rows])
 
 
 def summarize(run: AuditedRun) -> tuple[Row, ...]:
@@ -122,8 +148,15 @@ def summarize(run: AuditedRun) -> tuple[Row, ...]:
     (2, 0.5)
     """
     if run not in _SUMMARIES:
+        struck = struck_out(run)
         _SUMMARIES[run] = tuple(
-            row_of(run.name, check, measure, run.values(check, measure), run.values(check, KEPT))
+            replace(
+                row_of(
+                    run.name, check, measure, run.values(check, measure), run.values(check, KEPT)
+                ),
+                random=random_mean(run, check, measure) if measure in SIMILARITIES else None,
+                struck=struck.get((check, measure), ""),
+            )
             for check in run.checks
             for measure in run.measures(check)
         )
@@ -156,7 +189,9 @@ def row_of(
     quartiles = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     proportion = measure in PROPORTIONS or measure.startswith("correct_")
     proportion = proportion and bool(np.isin(values, (0, 1)).all())
-    ends = None if "/" in measure else mean_interval(values, proportion=proportion)
+    ends = (
+        None if "/" in measure or beside(measure) else mean_interval(values, proportion=proportion)
+    )
     low, high = ends or (None, None)
     return Row(
         run=run,
@@ -222,6 +257,7 @@ def table(runs: Sequence[AuditedRun]) -> Table:
         rows=rows,
         corruptions=tuple(corruptions),
         folded=folded(runs),
+        findings={run.name: found for run in runs if (found := findings_of(run))},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -11,17 +12,22 @@ import rich.box
 import rich.table
 from rich.text import Text
 
+from holdfast.report.records import KEPT, SIMILARITIES
 from holdfast.report.sheet import (
     COUNT,
+    RANDOM,
     WITH_MEDIAN,
     Cell,
     Column,
     Line,
     Sheet,
     cell_of,
+    is_struck,
     number_text,
+    random_text,
+    with_random,
 )
-from holdfast.report.summary import KEPT, SIMILARITIES, Table
+from holdfast.report.summary import Table
 from holdfast.report.wording import MISSING, check_title, measure_sign, percent
 
 __all__ = ["comparison", "to_csv", "to_latex", "to_markdown", "to_rich"]
@@ -52,7 +58,8 @@ def to_rich(table: Table) -> rich.table.Table:
     title = "Accuracy and similarity of maps before and after the attack, %"
     if len(explanations) == 1:
         title = f"{title}: {check_title(explanations[0])}"
-    drawn = rich.table.Table(title=Text(title), title_justify="left", box=rich.box.SIMPLE_HEAD)
+    drawn = _drawn(table, title)
+    random = any(_random(table, run, check) for run in table.runs for check in explanations)
     drawn.add_column("Model", overflow="fold")
     for check in predictions:
         drawn.add_column(Text(f"Acc.\n{check_title(check)}"), justify="right")
@@ -62,11 +69,13 @@ def to_rich(table: Table) -> rich.table.Table:
         for measure in SIMILARITIES:
             header = f"{measure_sign(measure)}\nmean/median"
             drawn.add_column(header, justify="right", no_wrap=True)
+        if random:
+            drawn.add_column("Random\nsigns, τ", justify="right", no_wrap=True)
         drawn.add_column("Labels\npreserved", justify="right", no_wrap=True)
     for run in table.runs:
         accuracies = [_mean(table, run, check, "correct") for check in predictions]
         lines = [
-            [check_title(check)] * several + _explanation_cells(table, run, check)
+            [check_title(check)] * several + _explanation_cells(table, run, check, random)
             for check in explanations
         ] or [[]]
         for number, cells in enumerate(lines):
@@ -81,10 +90,10 @@ def _by_check(
 ) -> rich.table.Table:
     """Lay a comparison out with a line a check, for more checks than fit side by side."""
     signs = " / ".join(measure_sign(measure) for measure in SHORT)
-    drawn = rich.table.Table(
-        title=Text(f"Accuracy, and mean {signs} of maps before and after the attack, %"),
-        title_justify="left",
-        box=rich.box.SIMPLE_HEAD,
+    random = any(_random(table, run, check) for run in table.runs for check in explanations)
+    after = " (τ after random signs)" if random else ""
+    drawn = _drawn(
+        table, f"Accuracy, and mean {signs} of maps before and after the attack{after}, %"
     )
     drawn.add_column("Check", overflow="fold")
     for run in table.runs:
@@ -95,9 +104,7 @@ def _by_check(
             *map(Text, [check_title(check), *cells]), end_section=check is predictions[-1]
         )
     for check in explanations:
-        cells = [
-            " / ".join(_mean(table, run, check, measure) for measure in SHORT) for run in table.runs
-        ]
+        cells = [_short(table, run, check) for run in table.runs]
         drawn.add_row(*map(Text, [check_title(check), *cells]))
     return drawn
 
@@ -122,7 +129,8 @@ def comparison(table: Table) -> Sheet:
         Line((run,), tuple(cell_of(table.row(run, *key)) for key in keys)) for run in table.runs
     ]
     caption = "Accuracy, and similarity of maps before and after the attack, in percent."
-    return Sheet("comparison", caption, ("Model",), tuple(columns), tuple(lines))
+    shown = with_random(columns, lines)
+    return Sheet("comparison", caption, ("Model",), shown, tuple(lines), table.notes(*keys))
 
 
 def to_markdown(table: Table | Sheet) -> str:
@@ -145,7 +153,8 @@ def to_markdown(table: Table | Sheet) -> str:
     rule = [":---"] * len(sheet.labels) + ["---:"] * len(titles)
     rows = [_texts(sheet, line) for line in sheet.lines]
     lines = [[*sheet.labels, *titles], rule, *rows]
-    return "\n".join(f"| {' | '.join(_markdown(cell) for cell in line)} |" for line in lines)
+    written = [f"| {' | '.join(_markdown(cell) for cell in line)} |" for line in lines]
+    return "\n".join([*written, *(f"\n{_markdown(note)}" for note in sheet.notes)])
 
 
 def to_csv(table: Table | Sheet) -> str:
@@ -153,7 +162,8 @@ def to_csv(table: Table | Sheet) -> str:
 
     Values are those of the records (fractions, not percent) at full precision, with the 95 %
     interval of each mean; a column is named ``check:measure:statistic``. What was not measured is
-    left empty.
+    left empty. Figures that are no evidence stand between ``~~``, so that no script takes them for
+    numbers, and a last column ``notes`` says why.
 
     Parameters
     ----------
@@ -171,14 +181,19 @@ def to_csv(table: Table | Sheet) -> str:
     writer = csv.writer(text, lineterminator="\n")
     labels = ["run" if label == "Model" else label.lower() for label in sheet.labels]
     parts = [f"{column.key}:{part}" for column in sheet.columns for part in column.parts]
-    writer.writerow([*labels, *parts])
+    noted = ["notes"] if sheet.notes else []
+    writer.writerow([*labels, *parts, *noted])
     for line in sheet.lines:
         values = [
-            (cell or {}).get(part)
+            _struck(str(value))
+            if value is not None and part != RANDOM and is_struck(cell)
+            else value
             for column, cell in zip(sheet.columns, line.cells, strict=True)
             for part in column.parts
+            for value in [(cell or {}).get(part)]
         ]
-        writer.writerow([*line.labels, *values])
+        about = [" ".join(sheet.notes) if any(map(is_struck, line.cells)) else ""] if noted else []
+        writer.writerow([*line.labels, *values, *about])
     return text.getvalue()
 
 
@@ -207,6 +222,10 @@ def to_latex(table: Table | Sheet) -> str:
     # Columns of a paper are too narrow to say in each header that a cell has mean / median.
     lines += [_latex_row([*sheet.labels, *(c.title for c in sheet.columns)]), r"\midrule"]
     lines += [_latex_row(_texts(sheet, line)) for line in sheet.lines]
+    if sheet.notes:
+        width = rf"\multicolumn{{{len(kinds)}}}{{p{{0.95\linewidth}}}}"
+        notes = [rf"{width}{{\footnotesize {_latex(note)}}} \\" for note in sheet.notes]
+        lines = [r"% \sout is of \usepackage[normalem]{ulem}", *lines, r"\midrule", *notes]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
@@ -238,7 +257,8 @@ def _accuracy_title(check: str) -> str:
 
 
 def _title(column: Column) -> str:
-    return f"{column.title} mean / median" if "median" in column.parts else column.title
+    title = f"{column.title} mean / median" if "median" in column.parts else column.title
+    return f"{title} (random signs)" if RANDOM in column.parts else title
 
 
 def _texts(sheet: Sheet, line: Line) -> list[str]:
@@ -249,23 +269,63 @@ def _texts(sheet: Sheet, line: Line) -> list[str]:
 
 def _cell_text(column: Column, cell: Cell | None) -> str:
     text = number_text(column, cell)
-    if cell is None or "median" not in column.parts:
-        return text
-    return f"{text} / {column.write(cell['median'])}"
+    if cell is not None and "median" in column.parts:
+        text = f"{text} / {column.write(cell['median'])}"
+    if is_struck(cell):
+        text = _struck(text)
+    random = random_text(column, cell)
+    return f"{text} ({random})" if random else text
 
 
-def _explanation_cells(table: Table, run: str, check: str) -> list[str]:
+def _struck(text: str) -> str:
+    return f"~~{text}~~"
+
+
+def _drawn(table: Table, title: str) -> rich.table.Table:
+    """Begin a table for the terminal; what speaks against its figures stands beneath."""
+    told = [f"{run}: {said}" for run, findings in table.findings.items() for said in findings]
+    caption = Text("\n".join([*table.notes(), *told]), style="default")
+    return rich.table.Table(
+        title=Text(title),
+        title_justify="left",
+        caption=caption if caption else None,
+        caption_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+    )
+
+
+def _short(table: Table, run: str, check: str) -> str:
+    rows = [table.row(run, check, measure) for measure in SHORT]
+    if all(row and row.struck for row in rows):
+        text = _struck(" / ".join(percent(row.mean) for row in rows if row))
+    else:
+        text = " / ".join(_mean(table, run, check, measure) for measure in SHORT)
+    random = _random(table, run, check)
+    return f"{text} ({random})" if random else text
+
+
+def _random(table: Table, run: str, check: str) -> str:
+    """Write what random signs at the same ε leave of τ; nothing where that is not known."""
+    row = table.row(run, check, SHORT[1])
+    return percent(row.random) if row and row.random is not None else ""
+
+
+def _explanation_cells(table: Table, run: str, check: str, random: bool) -> list[str]:
     cells = []
     for measure in SIMILARITIES:
         row = table.row(run, check, measure)
-        cells.append(f"{percent(row.mean)} / {percent(row.median)}" if row else MISSING)
+        text = f"{percent(row.mean)} / {percent(row.median)}" if row else MISSING
+        cells.append(_struck(text) if row and row.struck else text)
     kept = table.row(run, check, KEPT)
+    if random:
+        cells.append(_random(table, run, check) or MISSING)
     return [*cells, f"{kept.preserved} of {kept.attacked}" if kept else MISSING]
 
 
 def _mean(table: Table, run: str, check: str, measure: str) -> str:
     row = table.row(run, check, measure)
-    return percent(row.mean if row else None)
+    text = percent(row.mean if row else None)
+    return _struck(text) if row and row.struck else text
 
 
 def _markdown(cell: str) -> str:
@@ -293,4 +353,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
+    struck = re.fullmatch(r"~~(.*)~~(.*)", text)
+    if struck:
+        return rf"\sout{{{_latex(struck[1])}}}{_latex(struck[2])}"
     return "".join(_LATEX.get(sign, sign) for sign in text)

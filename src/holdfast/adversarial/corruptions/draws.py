@@ -58,4 +58,5 @@ class Draws:
         like = self._like
         if self._own is None:
             return sample(len(like), *shape, dtype=like.dtype, device=like.device)
-        return torch.stack([sample(shape, generator=own) for own in self._own]).to(like)
+        drawn = [sample(shape, generator=own, dtype=torch.float32) for own in self._own]
+        return torch.stack(drawn).to(like)
