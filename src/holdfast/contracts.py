@@ -1,4 +1,4 @@
-"""What every room agrees on: the shapes of methods, the checks of input, and its one error.
+"""What every package agrees on: the shapes of methods, the checks of input, and its one error.
 
 A method is a frozen dataclass of its hyper-parameters, called with a model and a batch. The five
 protocols below say with what, and what comes back.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import torch
@@ -27,6 +29,7 @@ __all__ = [
     "Objective",
     "Outcome",
     "Output",
+    "StuckWarning",
     "check_images",
     "check_labels",
     "check_positive",
@@ -34,6 +37,7 @@ __all__ = [
     "chunks",
     "default_chunk",
     "generators",
+    "same_draws",
 ]
 
 Output = Literal["logit", "probability", "log_probability", "loss"]
@@ -73,6 +77,10 @@ class InputError(HoldfastError, ValueError):
         return InputError, (self.argument, self.came, self.expected)
 
 
+class StuckWarning(UserWarning):
+    """Most steps of an attack had no direction: what it left standing is no evidence."""
+
+
 class Batch(TypedDict):
     """What an objective is given: images and labels, and what else the data set has."""
 
@@ -99,11 +107,24 @@ class Outcome:
         label.
     preserved : Tensor
         Whether a perturbation that keeps the label was found, ``(N,)``, bool.
+    moved : Tensor
+        How far the returned image is from the original, ``(N,)``: the largest change of a value, in
+        pixel units on [0, 1]. NaN where a manipulation does not say.
+    stuck : Tensor
+        The share of gradient steps that had no direction, ``(N,)`` in [0, 1]. Where it is high, a
+        high similarity says nothing about the model. NaN where no gradient steps were taken.
     """
 
     images: Float[Tensor, "n c h w"]
     similarity: Float[Tensor, " n"]
     preserved: Bool[Tensor, " n"]
+    moved: Float[Tensor, " n"] = field(default=None)  # type: ignore[assignment] # NaN, see below
+    stuck: Float[Tensor, " n"] = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for name in ("moved", "stuck"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, torch.full_like(self.similarity, torch.nan))
 
 
 @runtime_checkable
@@ -299,10 +320,11 @@ def chunks(count: int, size: int) -> Iterator[slice]:
 
 
 def generators(images: Float[Tensor, "n c h w"], seed: int) -> list[torch.Generator]:
-    """One random generator an image, seeded by ``seed`` and the image's content.
+    """Make one random generator per image, seeded by ``seed`` and the image's content.
 
     What is drawn for an image is so the same in any batch, in any order and on any device; the
-    global generators are not touched. The generators live on the CPU.
+    global generators are not touched. The generators live on the CPU. Within `same_draws`, a
+    perturbed image has the generator of its original.
 
     Examples
     --------
@@ -313,8 +335,54 @@ def generators(images: Float[Tensor, "n c h w"], seed: int) -> list[torch.Genera
     True
     """
     salt = seed.to_bytes(8, "little", signed=True)
+    originals = _ORIGINALS.get()
     made = []
-    for image in images.detach().to("cpu", torch.float32).numpy():
-        digest = hashlib.blake2b(image.tobytes(), key=salt, digest_size=8).digest()
+    for content in _contents(images):
+        digest = hashlib.blake2b(originals.get(content, content), key=salt, digest_size=8).digest()
         made.append(torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1))
     return made
+
+
+@contextmanager
+def same_draws(
+    originals: Float[Tensor, "n c h w"], perturbed: Float[Tensor, "n c h w"]
+) -> Iterator[None]:
+    """Within the block, what is random for a perturbed image is drawn as for its original.
+
+    Random attributions draw from `generators`, which depend on the content of the image. Two maps
+    that are to be compared must share their draws, or their difference is that of two draws and not
+    that of two explanations.
+
+    Parameters
+    ----------
+    originals, perturbed : Tensor
+        The images before and after, ``(N, C, H, W)``, in the same order. In the block they may come
+        in any batch.
+
+    Examples
+    --------
+    >>> before, after = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    >>> first = torch.rand(2, generator=generators(before, seed=0)[0])
+    >>> with same_draws(before, after):
+    ...     second = torch.rand(2, generator=generators(after, seed=0)[0])
+    >>> torch.equal(first, second)
+    True
+    """
+    check_same_shape(originals, perturbed, ("originals", "perturbed"))
+    outer = _ORIGINALS.get()
+    # In an enclosing block the originals may themselves be the perturbed of other originals.
+    roots = (outer.get(content, content) for content in _contents(originals))
+    token = _ORIGINALS.set({**outer, **dict(zip(_contents(perturbed), roots, strict=True))})
+    try:
+        yield
+    finally:
+        _ORIGINALS.reset(token)
+
+
+_ORIGINALS: ContextVar[Mapping[bytes, bytes]] = ContextVar("originals", default={})  # noqa: B039
+"""The content of an original by that of its perturbed image."""
+
+
+def _contents(images: Tensor) -> Iterator[bytes]:
+    for image in images.detach().to("cpu", torch.float32).numpy():
+        yield image.tobytes()

@@ -2,6 +2,7 @@
 
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, names
+from holdfast.models.classifier import as_logits, classify, no_gradient
 from holdfast.models.convolution import double_backward
 from holdfast.models.features import from_features, last_convolution, with_features
 from holdfast.models.mlp import mlp
@@ -18,8 +19,10 @@ __all__ = [
     "Attributing",
     "Normalized",
     "Standardized",
+    "as_logits",
     "cifar_resnet10",
     "cifar_resnet18",
+    "classify",
     "double_backward",
     "evaluating",
     "from_features",
@@ -27,6 +30,7 @@ __all__ = [
     "mlp",
     "mnist_cnn",
     "names",
+    "no_gradient",
     "small_resnet",
     "softplus",
     "statistics_kept",

@@ -1,0 +1,145 @@
+"""The border between Holdfast and a classifier: images in, logits ``(N, K)`` out, nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from holdfast.contracts import HoldfastError, InputError
+
+__all__ = ["as_logits", "classify", "no_gradient"]
+
+
+def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+    """Run a classifier, whatever the form of its output, and return its logits.
+
+    Every method of Holdfast evaluates models through this function. The model is given a copy of
+    the images, in its own precision, so that one that normalizes in place changes nobody's images.
+    Compiled models run eagerly, as compiled graphs cannot be differentiated twice.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The classifier. It may return logits ``(N, K)``, an object with an attribute ``logits``, a
+        mapping with the key ``"logits"``, or a tuple or list that begins with the logits. It runs
+        in the mode it is in.
+    images : Tensor
+        The images, ``(N, C, H, W)``.
+
+    Returns
+    -------
+    Tensor
+        The logits ``(N, K)``, K at least 2, in the precision of the images.
+
+    Raises
+    ------
+    InputError
+        If the output is none of these.
+    HoldfastError
+        If the images ask for a gradient and the output has none.
+
+    Examples
+    --------
+    >>> class Named(nn.Linear):
+    ...     def forward(self, images):
+    ...         return {"logits": super().forward(images.flatten(1).sub_(0.5))}
+    >>> images = torch.ones(1, 1, 2, 2)
+    >>> classify(Named(4, 3), images).shape, images.min()
+    (torch.Size([1, 3]), tensor(1.))
+    """
+    precision = _precision(model, images)
+    seen = images.clone() if precision == images.dtype else images.to(precision)
+    with _eager():
+        logits = as_logits(model(seen), images)
+    if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+        raise no_gradient()
+    return logits
+
+
+def as_logits(output: Any, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+    """Take the logits out of what a model returned for images, and refuse what is none.
+
+    Parameters
+    ----------
+    output : object
+        What `classify` accepts.
+    images : Tensor
+        The images that were classified, for their number and precision.
+
+    Raises
+    ------
+    InputError
+        If there are no logits ``(N, K)`` of at least two classes.
+
+    Examples
+    --------
+    >>> as_logits((torch.zeros(1, 2), "features"), torch.rand(1, 1, 2, 2))
+    tensor([[0., 0.]])
+    >>> as_logits(torch.zeros(1, 1), torch.rand(1, 1, 2, 2))
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: model: expected logits (N, K) of at least 2 classes; for a \
+binary model [0, z] instead of z, got one logit per image, shape (1, 1)
+    """
+    logits = output
+    if isinstance(output, Mapping):
+        logits = output.get("logits")
+    elif hasattr(output, "logits"):
+        logits = output.logits
+    elif isinstance(output, tuple | list) and output:
+        logits = output[0]
+    expected = "logits (N, K) of at least 2 classes"
+    if not isinstance(logits, Tensor):
+        raise InputError("model", f"an output of type {type(output).__name__}", expected)
+    shape = tuple(logits.shape)
+    if shape in ((len(images),), (len(images), 1)):
+        came = f"one logit per image, shape {shape}"
+        raise InputError("model", came, f"{expected}; for a binary model [0, z] instead of z")
+    if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
+        raise InputError("model", f"an output of shape {shape} and type {logits.dtype}", expected)
+    return logits.to(images.dtype)
+
+
+def no_gradient() -> HoldfastError:
+    """Make the error for logits that autograd cannot trace back to the images.
+
+    Examples
+    --------
+    >>> raise no_gradient()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.HoldfastError: model: its output has no gradient with respect to the ...
+    """
+    where = (
+        "the call stands inside torch.inference_mode(); leave it, or use torch.no_grad()"
+        if torch.is_inference_mode_enabled()
+        else "part of its forward runs under torch.no_grad() or inference_mode(), detaches, leaves "
+        "PyTorch, or does not use them. Let gradients through, or use methods that need none: "
+        "RandomSearch and RandomSign for explanations, Square and SPSA for predictions"
+    )
+    return HoldfastError(f"model: its output has no gradient with respect to the images: {where}")
+
+
+def _precision(model: nn.Module, images: Tensor) -> torch.dtype:
+    """Return the floating-point type of the model's weights; that of the images if it has none."""
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return images.dtype
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Within the block, compiled models run as they were written."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
