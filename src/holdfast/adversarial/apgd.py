@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from holdfast.adversarial.accuracy import check_logits, right
 from holdfast.adversarial.ball import L2Ball, LinfBall, Norm, ball
 from holdfast.adversarial.margin import beyond_rounding, margin
-from holdfast.adversarial.slope import slope
+from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
 from holdfast.contracts import (
     InputError,
     check_images,
@@ -108,9 +108,11 @@ class APGD:
     ) -> Float[Tensor, "n c h w"]:
         """Attack each image away from its label; the model runs in eval mode.
 
-        Returns the attacked images, ``(N, C, H, W)`` in [0, 1].
+        Returns the attacked images, ``(N, C, H, W)`` in [0, 1]. Warns where most steps had no
+        direction.
         """
-        attacked, _ = self.with_stuck(model, images, labels)
+        attacked, stuck = self.with_stuck(model, images, labels)
+        warn_if_stuck(self, stuck)
         return attacked
 
     def with_stuck(
@@ -119,14 +121,9 @@ class APGD:
         images: Float[Tensor, "n c h w"],
         labels: Int[Tensor, " n"],
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
-        """Attack as a call does, and tell how often the gradient gave no direction.
+        """Return the attacked images, and the share of steps without direction; no warning.
 
-        Returns
-        -------
-        tuple of Tensor
-            The attacked images, ``(N, C, H, W)`` in [0, 1], and the share of each image's steps at
-            which its gradient was zero or no number, ``(N,)``; NaN for images that took no step, as
-            the model got them wrong before.
+        The share ``(N,)`` is NaN where no step was needed.
         """
         check_images(images)
         check_labels(labels, len(images))
@@ -154,7 +151,7 @@ class APGD:
             start = around.project(around.start(own, [rngs[n] for n in left.tolist()]), own)
             ascent = _Ascent.begin(left, own, labels[left], start, 2 * self.eps)
             left = self._ascend(model, ascent, attacked, taken, stuck)
-        return attacked, stuck / taken  # 0 / 0 is NaN
+        return attacked, (stuck / taken).to(images.dtype)  # 0 / 0 is NaN
 
     def _ascend(
         self, model: nn.Module, ascent: _Ascent, attacked: Tensor, taken: Tensor, stuck: Tensor
@@ -264,7 +261,7 @@ class _Ascent:
             ahead = self.x + (1 - inertia) * (x - self.x) + inertia * (self.x - self.previous)
             x = around.project(ahead, self.images)
         self.x, self.previous = x, self.x
-        return ~direction.flatten(1).any(1)
+        return directionless(self.gradient)
 
 
 def _checkpoints(steps: int) -> list[int]:

@@ -23,9 +23,7 @@ def margin(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Ten
     return own - logits.scatter(1, labels[:, None], -math.inf).amax(1)
 
 
-def beyond_rounding(
-    logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]
-) -> Bool[Tensor, " n"]:
+def beyond_rounding(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """Tell whether the model gets an image wrong by more than rounding, or answers with NaN.
 
     Logits differ by rounding with the batch that an image is in; what is found in one batch must

@@ -148,7 +148,9 @@ class Square:
 
         def draw(count: int) -> Tensor:
             # Drawn on the CPU, so that an image gets the same squares on every device.
-            drawn = [torch.rand(count, generator=rngs[n], dtype=torch.float32) for n in place.tolist()]
+            drawn = [
+                torch.rand(count, generator=rngs[n], dtype=torch.float32) for n in place.tolist()
+            ]
             return torch.stack(drawn).to(own.device)
 
         linf = self.norm == "linf"
