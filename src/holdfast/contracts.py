@@ -273,11 +273,11 @@ def check_positive(owner: object, *fields: str, zero: bool = False) -> None:
 
     Called from ``__post_init__``, so that a method that exists has sensible settings.
     """
-    for field in fields:
-        value = getattr(owner, field)
+    for name in fields:
+        value = getattr(owner, name)
         if not (value > 0 or (zero and value == 0)):
             expected = "a number of at least 0" if zero else "a number above 0"
-            raise InputError(f"{type(owner).__name__}.{field}", value, expected)
+            raise InputError(f"{type(owner).__name__}.{name}", value, expected)
 
 
 def default_chunk(images: Tensor, copies: int = 1) -> int:

@@ -28,7 +28,7 @@ from holdfast.contracts import (
     chunks,
     default_chunk,
 )
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = [
     "NotebookFigure",
@@ -93,7 +93,7 @@ def explain(
     check_images(images)
     with evaluating(model), torch.no_grad():
         parts = chunks(len(images), default_chunk(images))
-        probabilities = torch.cat([model(images[part]).softmax(1) for part in parts])
+        probabilities = torch.cat([classify(model, images[part]).softmax(1) for part in parts])
     known = getattr(model, "classes", None) if classes is None else classes
     names = [str(number) for number in range(probabilities.shape[1])] if known is None else known
     if len(names) < probabilities.shape[1]:

@@ -12,6 +12,7 @@ from holdfast.adversarial import (
     FGSM,
     PGD,
     SPSA,
+    BoundarySearch,
     CarliniWagner,
     Corruption,
     Spatial,
@@ -20,7 +21,7 @@ from holdfast.adversarial import (
     Transfer,
     UniformNoise,
 )
-from holdfast.contracts import Attack, InputError
+from holdfast.contracts import Attack, InputError, StuckWarning
 
 WITHIN = {
     "fgsm": lambda eps, norm: FGSM(eps),
@@ -159,3 +160,57 @@ def test_refuses_bad_input(attack, stateful_model, own_errors):
 def test_refuses_a_label_that_the_model_does_not_have(name, stateful_model, own_errors):
     with pytest.raises(InputError, match="labels: expected classes from 0 to 3, got 4"):
         ALL[name](stateful_model, torch.rand(2, 2, 5, 5), torch.tensor([0, 4]))
+
+
+GRADIENT = {
+    "fgsm": FGSM(0.1),
+    "pgd": PGD(0.1, 0.02, 4),
+    "pgd-l2": PGD(0.1, 0.02, 4, "l2"),
+    "pgd-restarts": PGD(0.1, 0.02, 4, restarts=2),
+    "targeted": TargetedPGD(0.1, 0.02, 4),
+    "carlini-wagner": CarliniWagner(searches=2, steps=4),
+}
+
+
+class Rounding(nn.Module):
+    """The gradient of its input is zero everywhere, as that of 8-bit quantization is."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model((x * 255).round() / 255)
+
+
+@pytest.mark.parametrize("attack", GRADIENT.values(), ids=GRADIENT)
+def test_an_attack_without_a_direction_says_so(attack, digits):
+    model, images, labels = digits
+    right = model(images).argmax(1) == labels
+    images, labels = images[right][:4], labels[right][:4]
+    with pytest.warns(StuckWarning, match=f"{type(attack).__name__}: for 4 of 4 images"):
+        attack(Rounding(model), images, labels)
+    _, stuck = attack.with_stuck(Rounding(model), images, labels)
+    assert stuck.tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("attack", GRADIENT.values(), ids=GRADIENT)
+def test_an_attack_with_directions_does_not_warn(attack, digits, recwarn):
+    model, images, labels = digits
+    attacked = attack(model, images[:4], labels[:4])
+    assert not recwarn.list
+    again, stuck = attack.with_stuck(model, images[:4], labels[:4])
+    assert again.shape == attacked.shape
+    assert (stuck < 0.5).all()
+
+
+def test_every_gradient_attack_tells_of_its_steps():
+    telling = {type(attack).__name__ for attack in GRADIENT.values()} | {"APGD"}
+    blind = {"SPSA", "Square", "Spatial", "UniformNoise", "Corruption"}
+    assert {type(attack).__name__ for attack in ALL.values()} == telling | blind
+
+
+def test_the_boundary_search_says_where_it_had_no_direction(digits):
+    model, images, _ = digits
+    with pytest.warns(StuckWarning, match="BoundarySearch: for 2 of 2 images"):
+        BoundarySearch()(Rounding(model), images[:2])

@@ -36,7 +36,7 @@ def test_a_step_goes_down_by_its_size_and_stays_in_the_ball(judge):
     for number, expected in enumerate([0.1, 0.2, 0.25]):
         walk.step(estimate, lambda maps, x, _: (maps * slopes).sum((1, 2, 3)), number, 0.1, 50.0)
         assert torch.allclose(walk.x - 0.5, -expected * slopes.sign())
-    assert walk.stuck.tolist() == [0, 0]
+    assert walk.judge.directionless.tolist() == [0, 0]
 
 
 def test_each_image_may_have_its_own_step(judge):
@@ -52,7 +52,7 @@ def test_momentum_remembers_the_last_direction(judge):
     # Without any gradient of its own, the next step still goes the same way, and counts as stuck.
     walk.step(estimate, lambda maps, x, _: 0 * maps.sum((1, 2, 3)), 1, 0.1, 50.0)
     assert torch.allclose(walk.x, torch.tensor(0.3, dtype=torch.float64))
-    assert walk.stuck.tolist() == [1, 1]
+    assert walk.judge.directionless.tolist() == [1, 1]
     # A gradient of the same strength turns it around: 1 beats 0.7 of what remained.
     walk.step(estimate, lambda maps, x, _: -maps.sum((1, 2, 3)), 2, 0.1, 50.0)
     assert torch.allclose(walk.x, torch.tensor(0.4, dtype=torch.float64))
@@ -83,7 +83,7 @@ def test_gradients_that_are_no_numbers_move_nothing(judge):
 
     walk.step(lambda x, step: x, lambda maps, x, n: cliff(x, x, n), 0, 0.1, 50.0)
     assert torch.equal(walk.x, judge.images)
-    assert walk.stuck.tolist() == [1, 1]
+    assert walk.judge.directionless.tolist() == [1, 1]
 
 
 def test_off_the_kinks_moves_black_and_white_inside():

@@ -14,7 +14,7 @@ from holdfast.contracts import (
     chunks,
     default_chunk,
 )
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["accuracy", "check_logits", "correct", "right"]
 
@@ -111,7 +111,7 @@ def correct(
     with evaluating(model), torch.no_grad():
         return torch.cat(
             [
-                right(model(images[part]), labels[part])
+                right(classify(model, images[part]), labels[part])
                 for part in chunks(len(images), chunk or default_chunk(images))
             ]
         )

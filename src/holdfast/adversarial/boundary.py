@@ -11,9 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from holdfast.adversarial.halfspace import nearest_in_halfspace
-from holdfast.adversarial.slope import slope
+from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
 from holdfast.contracts import (
-    InputError,
     check_images,
     check_labels,
     check_positive,
@@ -21,7 +20,7 @@ from holdfast.contracts import (
     default_chunk,
     generators,
 )
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["Boundary", "BoundarySearch"]
 
@@ -136,17 +135,15 @@ class BoundarySearch:
                 self._search(model, images[part].detach(), None if labels is None else labels[part])
                 for part in chunks(len(images), size)
             ]
-        points, distances, classes = (torch.cat(part) for part in zip(*parts, strict=True))
+        points, distances, classes, stuck = (torch.cat(part) for part in zip(*parts, strict=True))
+        warn_if_stuck(self, stuck)
         return Boundary(points, distances, classes, distances.isfinite())
 
     def _search(
         self, model: nn.Module, images: Tensor, labels: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch.no_grad():
-            logits = model(images)
-        if logits.ndim != 2 or logits.shape[1] < 2:
-            came = f"an output of shape {tuple(logits.shape)}"
-            raise InputError("model", came, "logits (N, K) of at least 2 classes")
+            logits = classify(model, images)
         predicted = logits.argmax(1)
         if labels is None:
             labels = predicted
@@ -156,13 +153,15 @@ class BoundarySearch:
         points = images.clone()
         distances = torch.where(predicted == labels, math.inf, torch.zeros_like(logits[:, 0]))
         distances, classes = distances.to(images.dtype), predicted.clone()
+        stuck = torch.zeros_like(distances)
         here = predicted == labels
         if here.any():
             trail = _Trail(model, images[here], labels[here])
             self._follow(trail, logits[here])
             points[here], distances[here] = trail.points, trail.distances
             classes[here] = torch.where(trail.found, trail.classes, predicted[here])
-        return points, distances, classes
+            stuck[here] = trail.stuck / max(1, trail.probes)
+        return points, distances, classes, stuck
 
     def _follow(self, trail: _Trail, logits: Tensor) -> None:
         dice = generators(trail.images, self.seed)
@@ -222,6 +221,7 @@ class _Trail:
         self.points = images.clone()
         self.distances = torch.full_like(images[:, 0, 0, 0], math.inf)
         self.classes = labels.clone()
+        self.stuck, self.probes = torch.zeros_like(self.distances), 0
 
     @property
     def found(self) -> Tensor:
@@ -230,16 +230,18 @@ class _Trail:
     def look(self, x: Tensor) -> Tensor:
         """Take note of points of another class, and return whether they are one."""
         with torch.no_grad():
-            return self._note(x, self.model(x))
+            return self._note(x, classify(self.model, x))
 
     def probe(self, x: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Look, and return the margin to the target (or the nearest class) and its gradient."""
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            logits = self.model(x)
+            logits = classify(self.model, x)
             own, other = _pair(logits, self.labels, targets)
             margins = own - other
             gradients = slope(margins, x)
+        self.stuck += directionless(gradients)
+        self.probes += 1
         self._note(x.detach(), logits.detach())
         return margins.detach().nan_to_num(0, 0, 0), gradients.nan_to_num(0, 0, 0)
 
@@ -352,7 +354,7 @@ def _bisect(trail: _Trail, tolerance: float) -> None:
         trail.points = torch.where(_wide(moved), (images + _wide(high) * way).clamp(0, 1), before)
         trail.distances = torch.where(moved, _length(trail.points - images), trail.distances)
         with torch.no_grad():
-            classes = trail.model(trail.points).argmax(1)
+            classes = classify(trail.model, trail.points).argmax(1)
         trail.classes = torch.where(moved, classes, trail.classes)
 
 

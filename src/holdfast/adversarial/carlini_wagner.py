@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from holdfast.adversarial.accuracy import correct
 from holdfast.adversarial.margin import margin
-from holdfast.adversarial.slope import slope
+from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
 from holdfast.contracts import check_positive, chunks, default_chunk
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["CarliniWagner"]
 
@@ -89,17 +89,33 @@ class CarliniWagner:
     ) -> Float[Tensor, "n c h w"]:
         """Find an image of another class near each image; the model runs in eval mode.
 
-        Returns the attacked images, ``(N, C, H, W)`` in [0, 1].
+        Returns the attacked images, ``(N, C, H, W)`` in [0, 1]. Warns where most steps had no
+        direction.
+        """
+        attacked, stuck = self.with_stuck(model, images, labels)
+        warn_if_stuck(self, stuck)
+        return attacked
+
+    def with_stuck(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
+        """Return the attacked images, and the share of steps without direction; no warning.
+
+        The share ``(N,)`` is NaN where no step was needed.
         """
         here = correct(model, images, labels).nonzero().flatten()
         attacked, labels = images.detach().clone(), labels.to(images.device, torch.long)
+        stuck = torch.full_like(images[:, 0, 0, 0], torch.nan)
         with evaluating(model):
             for part in chunks(len(here), self.chunk or default_chunk(images)):
                 some = here[part]
-                attacked[some] = self._search(model, attacked[some], labels[some])
-        return attacked
+                attacked[some], stuck[some] = self._search(model, attacked[some], labels[some])
+        return attacked, stuck
 
-    def _search(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def _search(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         found = _Found(images)
         weights = torch.full_like(found.distances, self.weight)
         low, high = torch.zeros_like(weights), torch.full_like(weights, math.inf)
@@ -108,7 +124,7 @@ class CarliniWagner:
             low = torch.where(reached, low, weights)
             high = torch.where(reached, weights, high)
             weights = torch.where(high.isfinite(), (low + high) / 2, 10 * weights)
-        return found.images
+        return found.images, found.stuck / (self.searches * self.steps)
 
     def _descend(
         self, model: nn.Module, images: Tensor, labels: Tensor, weights: Tensor, found: _Found
@@ -122,9 +138,12 @@ class CarliniWagner:
             with torch.enable_grad():
                 x = (1 + w.requires_grad_(True).tanh()) / 2
                 distance = (x - images).flatten(1).square().sum(1)
-                over = margin(model(x), labels)
+                over = margin(classify(model, x), labels)
                 penalty = weights * (over + self.confidence).clamp_min(0)
-                w.grad = slope(distance + penalty, w).nan_to_num(0, 0, 0)
+                uphill = slope(penalty, x)
+                (chain,) = torch.autograd.grad(distance.sum() + (uphill * x).sum(), w)
+                w.grad = chain.nan_to_num(0, 0, 0)
+            found.stuck += directionless(uphill) & (penalty > 0)
             reached |= found.add(x.detach(), distance.detach(), over.detach() < -self.confidence)
             adam.step()
         return reached
@@ -136,6 +155,7 @@ class _Found:
     def __init__(self, images: Tensor) -> None:
         self.images = images.clone()
         self.distances = images.new_full((len(images),), math.inf)
+        self.stuck = torch.zeros_like(self.distances)
 
     def add(self, images: Tensor, distances: Tensor, adversarial: Tensor) -> Tensor:
         nearer = adversarial & (distances < self.distances)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial.ball import ball
 from holdfast.adversarial.pgd import PGD
+from holdfast.adversarial.slope import warn_if_stuck
 
 __all__ = ["FGSM"]
 
@@ -58,5 +59,16 @@ class FGSM:
 
         Returns the moved images, ``(N, C, H, W)`` in [0, 1].
         """
+        attacked, stuck = self.with_stuck(model, images, labels)
+        warn_if_stuck(self, stuck)
+        return attacked
+
+    def with_stuck(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
+        """Return the moved images, and 1 where there was no direction, else 0; no warning."""
         step = PGD(self.eps, self.eps, steps=1, random_start=False, chunk=self.chunk)
-        return step(model, images, labels)
+        return step.with_stuck(model, images, labels)

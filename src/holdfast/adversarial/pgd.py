@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from holdfast.adversarial.accuracy import right
 from holdfast.adversarial.ball import Norm, ball
-from holdfast.adversarial.slope import slope
+from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
 from holdfast.contracts import (
     InputError,
     check_images,
@@ -22,7 +22,7 @@ from holdfast.contracts import (
     default_chunk,
     generators,
 )
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["PGD", "ascend"]
 
@@ -97,20 +97,37 @@ class PGD:
     ) -> Float[Tensor, "n c h w"]:
         """Attack each image away from its label; the model runs in eval mode.
 
-        Returns the last point of each ascent, ``(N, C, H, W)`` in [0, 1].
+        Returns the last point of each ascent, ``(N, C, H, W)`` in [0, 1]. Warns where most
+        steps had no direction.
+        """
+        attacked, stuck = self.with_stuck(model, images, labels)
+        warn_if_stuck(self, stuck)
+        return attacked
+
+    def with_stuck(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
+        """Return the attacked images, and the share of steps without direction; no warning.
+
+        Where the share ``(N,)`` is high, an image that the model still gets right is no evidence of
+        robustness. It is NaN if no steps were taken.
         """
         check_images(images)
         check_labels(labels, len(images))
 
         def loss_of(x: Tensor, y: Tensor) -> Tensor:
-            logits = model(x)
+            logits = classify(model, x)
             check_labels(y, len(x), logits.shape[1])
             return F.cross_entropy(logits, y, reduction="none")
 
         labels = labels.to(images.device, torch.long)
         dice = self._dice(images)
         with evaluating(model):
-            attacked = ascend(self, loss_of, images, labels, self._start(images, dice))
+            attacked, stuck = ascend(self, loss_of, images, labels, self._start(images, dice))
+            runs = torch.ones_like(stuck)
             if self.restarts > 1:
                 wrong, loss = self._judge(model, attacked, labels)
             for _ in range(self.restarts - 1):
@@ -119,12 +136,14 @@ class PGD:
                     break
                 some, own = images[left], labels[left]
                 start = self._start(some, dice and [dice[n] for n in left.tolist()])
-                again = ascend(self, loss_of, some, own, start)
+                again, stuck_again = ascend(self, loss_of, some, own, start)
+                stuck[left] += stuck_again
+                runs[left] += 1
                 now_wrong, now_loss = self._judge(model, again, own)
                 better = now_wrong | (now_loss > loss[left])
                 attacked[left[better]] = again[better]
                 wrong[left[better]], loss[left[better]] = now_wrong[better], now_loss[better]
-        return attacked
+        return attacked, stuck / runs
 
     def start(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Where the first ascent of each image begins."""
@@ -141,7 +160,7 @@ class PGD:
         Parameters
         ----------
         value : callable
-            From images ``(N, C, H, W)`` to one number an image, ``(N,)``.
+            From images ``(N, C, H, W)`` to one number per image, ``(N,)``.
         images : Tensor
             The centres of the balls.
         start : Tensor, optional
@@ -151,16 +170,29 @@ class PGD:
         -------
         Tensor
             The last point of each ascent, detached.
+
+        Raises
+        ------
+        HoldfastError
+            If the values have no gradient with respect to the images.
         """
         images = images.detach()
+        return self._climb(value, images, self.start(images) if start is None else start)[0]
+
+    def _climb(
+        self, value: Callable[[Tensor], Tensor], images: Tensor, start: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Take the steps; return where they end, and the share of them without direction."""
         around = ball(self.norm, self.eps)
-        x = self.start(images) if start is None else start.detach()
+        images, x = images.detach(), start.detach()
+        stuck = torch.zeros_like(images[:, 0, 0, 0])
         for _ in range(self.steps):
             with torch.enable_grad():
                 x = x.requires_grad_(True)
                 gradient = slope(value(x), x)
+            stuck += directionless(gradient)
             x = around.project(x.detach() + around.step(gradient, self.step_size), images)
-        return x
+        return x, stuck / self.steps if self.steps else torch.full_like(stuck, torch.nan)
 
     def _dice(self, images: Tensor) -> list[torch.Generator] | None:
         return (
@@ -176,7 +208,7 @@ class PGD:
         """Tell which images the model gets wrong, and the loss of each."""
         wrong, loss = [], []
         for part in chunks(len(images), self.chunk or default_chunk(images)):
-            logits = model(images[part])
+            logits = classify(model, images[part])
             wrong.append(~right(logits, labels[part]))
             loss.append(F.cross_entropy(logits, labels[part], reduction="none"))
         return torch.cat(wrong), torch.cat(loss)
@@ -188,16 +220,19 @@ def ascend(
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
     start: Float[Tensor, "n c h w"],
-) -> Float[Tensor, "n c h w"]:
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
     """Maximize a function of images and labels, chunk by chunk.
+
+    Returns the last points, and the share of steps that had no direction, ``(N,)``.
 
     Examples
     --------
     >>> images, labels = torch.full((2, 1, 1, 2), 0.5), torch.tensor([0, 1])
     >>> attack = PGD(eps=0.25, step_size=0.25, steps=1, random_start=False, chunk=1)
-    >>> ascend(attack, lambda x, y: x[:, 0, 0, y].flatten(), images, labels, images).flatten(1)
-    tensor([[0.7500, 0.5000],
-            [0.5000, 0.7500]])
+    >>> points, stuck = ascend(attack, lambda x, y: x[:, 0, 0, y].flatten(), images, labels, images)
+    >>> points.flatten(1), stuck
+    (tensor([[0.7500, 0.5000],
+            [0.5000, 0.7500]]), tensor([0., 0.]))
     """
     ascended = []
     for part in chunks(len(images), attack.chunk or default_chunk(images)):
@@ -205,5 +240,6 @@ def ascend(
         def own(x: Tensor, y: Tensor = labels[part]) -> Tensor:
             return value(x, y)
 
-        ascended.append(attack.maximize(own, images[part], start[part]))
-    return torch.cat(ascended)
+        ascended.append(attack._climb(own, images[part], start[part]))
+    points, stuck = (torch.cat(parts) for parts in zip(*ascended, strict=True))
+    return points, stuck

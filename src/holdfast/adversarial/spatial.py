@@ -21,7 +21,7 @@ from holdfast.contracts import (
     chunks,
     default_chunk,
 )
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["Spatial"]
 
@@ -143,6 +143,6 @@ def _symmetric(limit: float, count: int) -> list[float]:
 
 
 def _judge(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    logits = model(images)
+    logits = classify(model, images)
     wrong = ~right(logits, labels)
     return wrong, F.cross_entropy(logits, labels, reduction="none")

@@ -12,7 +12,7 @@ from holdfast.adversarial.accuracy import correct
 from holdfast.adversarial.ball import Norm, ball
 from holdfast.adversarial.margin import margin
 from holdfast.contracts import check_positive, chunks, default_chunk, generators
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["SPSA"]
 
@@ -116,7 +116,7 @@ class SPSA:
             x.grad = self._gradient(model, x, label, die)
             adam.step()
             x.copy_(around.project(x, image))
-            if not margin(model(x), label) > 0:
+            if not margin(classify(model, x), label) > 0:
                 break
         return x
 
@@ -129,7 +129,7 @@ class SPSA:
         for part in chunks(self.samples, self.chunk or default_chunk(x, copies=2)):
             way = signs[part]
             both = torch.cat([x + self.delta * way, x - self.delta * way]).clamp(0, 1)
-            up, down = margin(model(both), label.expand(len(both))).chunk(2)
+            up, down = margin(classify(model, both), label.expand(len(both))).chunk(2)
             slope = ((up - down) / (2 * self.delta)).nan_to_num(0, 0, 0)
             total += torch.einsum("s,schw->chw", slope, way)
         return total / self.samples

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial.pgd import PGD
 from holdfast.contracts import InputError, check_images, check_labels, chunks, default_chunk
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["class_seeds", "synthesize"]
 
@@ -77,7 +77,7 @@ def synthesize(
         for part in chunks(len(seeds), chunk or default_chunk(seeds)):
 
             def score(x: Tensor, y: Tensor = classes[part]) -> Tensor:
-                logits = model(x)
+                logits = classify(model, x)
                 check_labels(y, len(x), logits.shape[1], name="classes")
                 return logits.gather(1, y[:, None])[:, 0]
 

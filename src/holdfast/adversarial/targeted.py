@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from holdfast.adversarial.accuracy import check_logits
 from holdfast.adversarial.ball import Norm, ball
 from holdfast.adversarial.pgd import PGD, ascend
+from holdfast.adversarial.slope import warn_if_stuck
 from holdfast.contracts import (
     InputError,
     check_images,
@@ -23,7 +24,7 @@ from holdfast.contracts import (
     default_chunk,
     generators,
 )
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["TargetedPGD"]
 
@@ -105,19 +106,31 @@ class TargetedPGD:
     ) -> Float[Tensor, "n c h w"]:
         """Attack each image towards another class than its label; the model runs in eval mode.
 
-        Returns the last point of each descent, ``(N, C, H, W)`` in [0, 1].
+        Returns the last point of each descent, ``(N, C, H, W)`` in [0, 1]. Warns where most
+        steps had no direction.
         """
+        attacked, stuck = self.with_stuck(model, images, labels)
+        warn_if_stuck(self, stuck)
+        return attacked
+
+    def with_stuck(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
+        """Return the attacked images, and the share of steps without direction; no warning."""
         check_images(images)
         check_labels(labels, len(images))
         with evaluating(model), torch.no_grad():
             logits = torch.cat(
                 [
-                    model(images[part])
+                    classify(model, images[part])
                     for part in chunks(len(images), self.chunk or default_chunk(images))
                 ]
             )
         labels = labels.to(images.device, torch.long)
-        return self.toward(model, images, self._targets(images, logits, labels))
+        return self._toward(model, images, self._targets(images, logits, labels))
 
     def toward(
         self,
@@ -141,12 +154,17 @@ class TargetedPGD:
         Tensor
             The last point of each descent, ``(N, C, H, W)`` in [0, 1].
         """
+        attacked, stuck = self._toward(model, images, targets)
+        warn_if_stuck(self, stuck)
+        return attacked
+
+    def _toward(self, model: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         check_images(images)
         check_labels(targets, len(images), name="targets")
         targets = targets.to(images.device, torch.long)
 
         def nearness(x: Tensor, y: Tensor) -> Tensor:
-            logits = model(x)
+            logits = classify(model, x)
             check_labels(y, len(x), logits.shape[1], name="targets")
             return -F.cross_entropy(logits, y, reduction="none")
 

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
-from holdfast.contracts import InputError, check_images, check_positive, chunks, default_chunk
-from holdfast.models import evaluating
+from holdfast.contracts import check_images, check_positive, chunks, default_chunk
+from holdfast.models import classify, evaluating
 
 __all__ = ["AdversarialGradientIntegration"]
 
@@ -112,10 +112,7 @@ class AdversarialGradientIntegration:
         parts = []
         for part in chunks(len(images), size):
             with torch.no_grad():
-                logits = model(images[part])
-            if logits.ndim != 2 or logits.shape[1] < 2:
-                came = f"an output of shape {tuple(logits.shape)}"
-                raise InputError("model", came, "logits (N, K) of at least 2 classes")
+                logits = classify(model, images[part])
             rest = logits.scatter(1, logits.argmax(1, keepdim=True), -math.inf)
             parts.append(rest.topk(min(self.classes, logits.shape[1] - 1), dim=1).indices)
         return torch.cat(parts)
@@ -134,7 +131,7 @@ class AdversarialGradientIntegration:
             with torch.enable_grad():
                 x = starts + offset if create_graph else (starts + offset).detach()
                 x = x if x.requires_grad else x.requires_grad_(True)
-                logits = model(x)
+                logits = classify(model, x)
                 reached = reached | (logits.argmax(1) == goals)
                 if step == self.steps or reached.all():
                     break

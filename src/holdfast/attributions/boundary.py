@@ -30,7 +30,7 @@ from holdfast.contracts import (
     chunks,
     default_chunk,
 )
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = [
     "BoundaryDeepLIFT",
@@ -373,7 +373,7 @@ class _Smoothed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         copies = (images[:, None] + self.noise).flatten(0, 1)
-        logits: Tensor = self.model(copies)
+        logits = classify(self.model, copies)
         return logits.view(len(images), len(self.noise), -1).mean(1)
 
 

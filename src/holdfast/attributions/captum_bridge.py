@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets
-from holdfast.contracts import Attribution, InputError, check_images, chunks, default_chunk
-from holdfast.models import evaluating
+from holdfast.contracts import (
+    Attribution,
+    InputError,
+    check_images,
+    chunks,
+    default_chunk,
+    generators,
+)
+from holdfast.models import classify, evaluating
 
 if TYPE_CHECKING:
     import captum.attr
@@ -80,7 +88,9 @@ def as_captum(method: Attribution, model: nn.Module) -> captum.attr.Attribution:
     return AsCaptum(model)
 
 
-def from_captum(method: type[Any], /, *, chunk: int | None = None, **settings: Any) -> FromCaptum:
+def from_captum(
+    method: type[Any], /, *, chunk: int | None = None, seed: int = 0, **settings: Any
+) -> FromCaptum:
     """Make a class of Captum one of our methods.
 
     Parameters
@@ -89,6 +99,9 @@ def from_captum(method: type[Any], /, *, chunk: int | None = None, **settings: A
         The class, ``captum.attr.DeepLift`` for example.
     chunk : int, optional
         How many images to take at a time; by default chosen from their size.
+    seed : int
+        What a random method (``GradientShap``, ``Lime``, ``KernelShap``, Shapley values) draws for
+        an image depends on this and on the image's content alone; they take one image at a time.
     **settings
         Arguments of its constructor or of its ``attribute``. Modules, like the ``layer`` of
         ``GuidedGradCam``, are given by their dotted name.
@@ -109,7 +122,7 @@ def from_captum(method: type[Any], /, *, chunk: int | None = None, **settings: A
     >>> torch.allclose(maps.flatten(1).sum(1), model(images)[[0, 1, 2], [0, 0, 1]])
     True
     """
-    return FromCaptum(method, settings, chunk)
+    return FromCaptum(method, settings, chunk, seed)
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,7 @@ class FromCaptum:
     method: type[Any]
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     chunk: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not hasattr(self.method, "attribute"):
@@ -146,16 +160,18 @@ class FromCaptum:
         check_images(images)
         if create_graph:
             raise InputError("create_graph", True, "False: Captum's maps are not differentiable")
-        size = self.chunk or default_chunk(images)
+        random = self.method.__name__ in _RANDOM
+        size = 1 if random else self.chunk or default_chunk(images)
         with evaluating(model), torch.enable_grad(), warnings.catch_warnings():
             # Captum warns of hooks and flags that it takes back itself.
             warnings.filterwarnings("ignore", message=r"\s*Setting .*hooks|Input Tensor .*require")
             targets = resolve_targets(model, images, targets, size)
             explainer, arguments = self._made(model)
-            maps = [
-                explainer.attribute(images[part].detach(), target=targets[part], **arguments)
-                for part in chunks(len(images), size)
-            ]
+            maps = []
+            for part in chunks(len(images), size):
+                with _seeded(images[part], self.seed) if random else nullcontext():
+                    some = images[part].detach()
+                    maps.append(explainer.attribute(some, target=targets[part], **arguments))
         result = torch.cat([map.detach() for map in maps])
         if result.shape != images.shape:
             came = f"{self.method.__name__}, whose maps have the shape {tuple(result.shape)}"
@@ -176,7 +192,34 @@ class FromCaptum:
                 built[name] = _submodule(model, name, value)
             else:
                 built[name] = value
-        return self.method(model, **built), rest
+        return self.method(_Adapted(model), **built), rest
+
+
+class _Adapted(nn.Module):
+    """The classifier as Captum can take it: it returns logits, whatever the model returns."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return classify(self.model, images)
+
+
+_RANDOM = frozenset(
+    {"GradientShap", "KernelShap", "Lime", "LimeBase", "ShapleyValueSampling", "FeaturePermutation"}
+)
+"""Classes of Captum that draw from torch's global generators."""
+
+
+@contextmanager
+def _seeded(image: Tensor, seed: int) -> Iterator[None]:
+    """Within the block, the global generators draw what belongs to an image; then as before."""
+    devices = [image.device] if image.device.type == "cuda" else []
+    (rng,) = generators(image, seed)
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(rng.initial_seed())
+        yield
 
 
 def _submodule(model: nn.Module, argument: str, name: str) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import Output, check_images, chunks, default_chunk
-from holdfast.models import double_backward, evaluating
+from holdfast.models import classify, double_backward, evaluating, no_gradient
 
 __all__ = ["Gradient", "InputXGradient", "input_gradient"]
 
@@ -127,6 +127,11 @@ def input_gradient(
     The plain function below every gradient method. Without ``create_graph`` the result is
     detached; with it, it can be differentiated with respect to images and weights.
 
+    Raises
+    ------
+    HoldfastError
+        If the model does not record gradients, or does not use the images.
+
     Examples
     --------
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
@@ -136,6 +141,8 @@ def input_gradient(
     with torch.enable_grad(), double_backward() if create_graph else nullcontext():
         linked = create_graph and images.requires_grad
         x = images if linked else images.detach().requires_grad_(True)
-        value = select_output(model(x), targets, output).sum()
-        (gradient,) = torch.autograd.grad(value, x, create_graph=create_graph)
+        value = select_output(classify(model, x), targets, output).sum()
+        (gradient,) = torch.autograd.grad(value, x, create_graph=create_graph, allow_unused=True)
+    if gradient is None:
+        raise no_gradient()
     return gradient

@@ -19,6 +19,7 @@ from holdfast.contracts import (
     check_positive,
     chunks,
     default_chunk,
+    generators,
 )
 from holdfast.models import evaluating
 
@@ -49,6 +50,8 @@ class IntegratedGradients:
     chunk : int, optional
         How many inputs (images times points) the model sees at a time; by default chosen from the
         size of the images.
+    seed : int
+        The points of the rule ``stratified`` depend on this and on the image's content alone.
 
     References
     ----------
@@ -69,6 +72,7 @@ class IntegratedGradients:
     baseline: float | Tensor = field(default=0.0, hash=False)
     output: Output = "logit"
     chunk: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_positive(self, "steps")
@@ -87,7 +91,7 @@ class IntegratedGradients:
     ) -> Float[Tensor, "n c h w"]:
         """Return the map of each image, ``(N, C, H, W)``; the model runs in eval mode."""
         check_images(images)
-        positions, weights = path_points(self.rule, self.steps, images)
+        positions, weights = path_points(self.rule, self.steps, images, self.seed)
         with evaluating(model):
             return integrate(
                 model,
@@ -173,7 +177,7 @@ def integrate(
 
 
 def path_points(
-    rule: Rule, steps: int, images: Float[Tensor, "n c h w"]
+    rule: Rule, steps: int, images: Float[Tensor, "n c h w"], seed: int | None = None
 ) -> tuple[Float[Tensor, "n p"], Float[Tensor, " p"]]:
     """Place the points of a rule on the path of each image.
 
@@ -182,12 +186,14 @@ def path_points(
     rule : {"right", "left", "midpoint", "trapezoid", "stratified"}
         The first three put one point at that place of each of ``steps`` equal pieces.
         ``trapezoid`` spreads the points from end to end and counts both ends half. ``stratified``
-        draws one point of each piece uniformly, anew for each image and call, from torch's global
-        generator: an unbiased estimate from a few points.
+        draws one point of each piece uniformly: an unbiased estimate from a few points.
     steps : int
         Number of points.
     images : Tensor
         The images, for their number, type and device.
+    seed : int, optional
+        Draw the points of ``stratified`` from this seed and the image's content. By default they
+        come anew in each call from torch's global generator, as training needs it.
 
     Returns
     -------
@@ -218,7 +224,11 @@ def path_points(
         weights = torch.full_like(edges, 1 / (steps - 1))
         weights[[0, -1]] /= 2
     elif rule == "stratified":
-        jitter = torch.rand(n, steps, dtype=images.dtype, device=images.device)
+        if seed is None:
+            jitter = torch.rand(n, steps, dtype=images.dtype, device=images.device)
+        else:
+            drawn = [torch.rand(steps, generator=rng) for rng in generators(images, seed)]
+            jitter = torch.stack(drawn).to(images)
         return (edges + jitter) / steps, weights
     else:
         raise InputError("rule", repr(rule), f"one of {', '.join(get_args(Rule))}")

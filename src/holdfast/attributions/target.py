@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holdfast.contracts import InputError, Output, check_labels, chunks, default_chunk
+from holdfast.models import classify
 
 __all__ = ["resolve_targets", "select_output"]
 
@@ -77,7 +78,7 @@ def resolve_targets(
     """
     if targets is not None:
         check_labels(targets, len(images), name="targets")
-        return targets.to(images.device)
+        return targets.to(images.device, torch.long)
     with torch.no_grad():
         parts = chunks(len(images), chunk or default_chunk(images))
-        return torch.cat([model(images[part]).argmax(1) for part in parts])
+        return torch.cat([classify(model, images[part]).argmax(1) for part in parts])

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from holdfast.adversarial import LinfBall, slope
+from holdfast.adversarial.slope import directionless, linked, warn_if_stuck
 from holdfast.contracts import (
     Attribution,
     InputError,
@@ -143,7 +144,9 @@ def descend(
         _descend(method, judge, prepare(judge, part), beta, start(judge.images))
 
     copies = method.path_samples or path_length(method.attribution)
-    return joined(attacked(method, model, images, labels, attack, copies))
+    outcome = joined(attacked(method, model, images, labels, attack, copies))
+    warn_if_stuck(method, outcome.stuck, stacklevel=4)
+    return outcome
 
 
 def attacked(
@@ -170,6 +173,7 @@ def attacked(
     """
     check_images(images)
     check_labels(labels, len(images))
+    labels = labels.to(images.device, torch.long)
     judges = []
     with evaluating(model):
         for part in chunks(len(images), method.chunk or default_chunk(images, copies)):
@@ -201,8 +205,11 @@ class Walk:
     ----------
     x : Tensor
         Where the walks are.
-    stuck : Tensor
-        How many steps of each walk had no direction: a gradient of zero, NaN or infinite, ``(N,)``.
+
+    Notes
+    -----
+    The judge is told of each step, and where it had no direction: a gradient that is zero, NaN or
+    infinite everywhere. A map that does not depend on the image has a gradient of zero.
     """
 
     def __init__(
@@ -216,7 +223,6 @@ class Walk:
         self.judge, self.ball, self.momentum = judge, LinfBall(eps), momentum
         self.x = self.ball.project(start, judge.images)
         self.velocity = torch.zeros_like(self.x)
-        self.stuck = torch.zeros(len(start), dtype=torch.long, device=start.device)
         self.floor = margin * judge.lead(judge.images).clamp_min(0) if margin else None
 
     def step(
@@ -231,8 +237,9 @@ class Walk:
         with torch.enable_grad(), softplus(beta):
             x = self.x.detach().requires_grad_(True)
             descended = loss(estimate(off_the_kinks(x), number), x, number)
-            downhill = slope(-descended, x).nan_to_num(0, 0, 0)
-        self.stuck += (downhill == 0).flatten(1).all(1)
+            downhill = slope(linked(-descended, x), x).nan_to_num(0, 0, 0)
+        self.judge.steps += 1
+        self.judge.directionless += directionless(downhill)
         if self.floor is not None:
             lost = self.judge.lead(self.x) < self.floor
             downhill = torch.where(lost[:, None, None, None], self._uphill(lost), downhill)
@@ -280,9 +287,8 @@ def _descend(
 
 def joined(judges: Iterable[Judge]) -> Outcome:
     """Gather what the judges of all chunks remember."""
-    found = [(judge.best, judge.similarity, judge.preserved) for judge in judges]
-    images, similarity, preserved = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Outcome(images, similarity, preserved)
+    found = [(j.best, j.similarity, j.preserved, j.moved, j.stuck) for j in judges]
+    return Outcome(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def off_the_kinks(x: Tensor) -> Tensor:

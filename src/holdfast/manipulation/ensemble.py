@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from holdfast.adversarial.slope import warn_if_stuck
 from holdfast.contracts import Attribution, Outcome, check_positive
 from holdfast.manipulation.descent import Loss, Walk, attacked, joined
 from holdfast.manipulation.estimate import SAMPLED, differentiable, path_length
@@ -33,9 +34,17 @@ class EnsembleOutcome(Outcome):
     found_by : tuple of str
         For each image ``"rank"``, ``"top_k"``, ``"mass_centre"``, ``"targeted"`` or
         ``"random_search"``; empty where no perturbation kept the label.
+    gradient_free : Tensor
+        Whether most gradient steps had no direction, so that the image was attacked by random
+        search instead, ``(N,)``, bool.
     """
 
-    found_by: tuple[str, ...]
+    found_by: tuple[str, ...] = ()
+
+    @property
+    def gradient_free(self) -> Bool[Tensor, " n"]:
+        """Whether the gradients were given up for a random search."""
+        return self.stuck > MOSTLY
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,9 @@ class Ensemble:
     Then ``rank`` starts again from the best that is known, as long as that pays, image by image.
     Steps begin at a quarter of ε and become shorter; where a judgement is worse than the last, the
     walk goes back to its best point with half the step. Steps have momentum, and where the label is
-    about to be lost they lead back. Maps that average over many inputs are estimated from a few in
+    about to be lost they lead back. Where most steps of the first attack had no direction, the
+    others would have none either: their share of the work goes to the random search, with a
+    warning. Maps that average over many inputs are estimated from a few in
     each step. What comes back is always judged by the whole map of the unmodified model.
 
     Parameters
@@ -64,8 +75,8 @@ class Ensemble:
     eps : float
         Radius ε of the ℓ∞ ball, in pixel units on [0, 1].
     seconds : float, optional
-        Begin no further attack after so many seconds, in all. What is found then depends on the
-        machine. By default all attacks are made.
+        Begin no further attack after so many seconds, in all, but never end before a short random
+        search. What is found then depends on the machine. By default all attacks are made.
     seed : int
         Draws of an image depend on this and on the image's content alone.
     chunk : int, optional
@@ -103,19 +114,42 @@ class Ensemble:
         begun = time.monotonic()
 
         def attack(judge: Judge, part: slice) -> None:
-            share = part.stop / len(images)
-            for _ in self._attacks(judge):
+            share, searched = part.stop / len(images), False
+            attacks = self._attacks(judge)
+            for following in attacks:
                 if self.seconds and time.monotonic() - begun > share * self.seconds:
+                    attacks.close()
+                    if not searched:
+                        self._search(judge, QUERIES)
                     break
+                searched = searched or following == "random_search"
 
         judges = attacked(self, model, images, labels, attack, copies)
         found = joined(judges)
+        warn_if_stuck(self, found.stuck)
         names = tuple(name for judge in judges for name in judge.found_by)
-        return EnsembleOutcome(found.images, found.similarity, found.preserved, names)
+        return EnsembleOutcome(**vars(found), found_by=names)
 
-    def _attacks(self, judge: Judge) -> Iterator[str]:
-        """Attack; after each attack but the last stop, to be asked for the next."""
+    def _attacks(self, judge: Judge) -> Generator[str]:
+        """Attack; between two attacks yield the name of the next."""
         self._walk(judge, "rank", rank_loss(judge, PAIRS, self.seed), judge.images, 60)
+        given_up = judge.stuck > MOSTLY
+        if given_up.any():
+            yield "random_search"
+            stuck = given_up.nonzero().flatten()
+            few = judge.among(stuck)
+            self._search(few, self._queries())
+            judge.learn(stuck, few)
+        if not given_up.all():
+            moving = (~given_up).nonzero().flatten()
+            few = judge.among(moving)
+            try:
+                yield from self._follow(few)
+            finally:  # also where the time is up
+                judge.learn(moving, few)
+
+    def _follow(self, judge: Judge) -> Generator[str]:
+        """Go on with the other gradient attacks, a short random search and restarts."""
         losses = {
             "top_k": top_k_loss(judge, max(1, judge.scores.shape[1] // 8)),
             "mass_centre": mass_centre_loss(judge),
@@ -126,7 +160,7 @@ class Ensemble:
             yield name
             self._walk(judge, name, loss, start, 10)
         yield "random_search"
-        search(judge, self.eps, 5, self.seed, "random_search")
+        self._search(judge, QUERIES)
 
         paying = torch.arange(len(judge.images), device=judge.images.device)
         for restart in range(1, RESTARTS + 1):
@@ -139,6 +173,15 @@ class Ensemble:
             paying = paying[gain > WORTH]
             if len(paying) == 0:
                 return
+
+    def _search(self, judge: Judge, queries: int) -> None:
+        search(judge, self.eps, queries, self.seed, "random_search")
+
+    def _queries(self) -> int:
+        """Return how many whole maps cost as much as the gradient steps that are forgone."""
+        length = path_length(self.attribution)
+        steps = 3 * 10 + RESTARTS * 20
+        return max(50, round(3 * steps * min(PATH_SAMPLES, length) / length))
 
     def _walk(
         self,
@@ -168,6 +211,8 @@ class Ensemble:
             if (step + 1) % 10 and step + 1 < steps:
                 continue
             tau = judge(walk.x, name)
+            if (judge.stuck == 1).all():
+                return
             worse = (tau > lowest)[:, None, None, None]
             best = torch.where(worse, best, walk.x)
             lowest = torch.minimum(lowest, tau)
@@ -176,6 +221,8 @@ class Ensemble:
             walk.velocity = torch.where(worse, 0, walk.velocity)
 
 
+MOSTLY = 0.5
+QUERIES = 5
 PATH_SAMPLES = 4
 PAIRS = 64
 RESTARTS = 3

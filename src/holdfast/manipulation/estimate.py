@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from holdfast.attributions import (
     path_points,
 )
 from holdfast.attributions.boundary import baselines_of
-from holdfast.contracts import Attribution, InputError, generators
+from holdfast.contracts import Attribution, InputError, generators, same_draws
 
 __all__ = ["Estimate", "check_samples", "differentiable", "path_length"]
 
@@ -68,7 +68,8 @@ def differentiable(
     Notes
     -----
     The boundary point of `BoundaryIntegratedGradients` is searched for once, around the original
-    image, and then held fixed. Judges search anew.
+    image, and then held fixed. Judges search anew. Whole maps of random attributions have the draws
+    of the original image, as those that the judge compares.
 
     Examples
     --------
@@ -86,11 +87,14 @@ def differentiable(
         rule = attribution.rule
     else:
         method: Any = attribution
-        if samples is not None and isinstance(method, SmoothGrad | GradientSHAP):
-            method = dataclasses.replace(method, samples=min(samples, method.samples))
 
-        def whole(x: Tensor, _: int) -> Tensor:
-            maps: Tensor = method(model, x, labels, create_graph=True)
+        def whole(x: Tensor, step: int) -> Tensor:
+            few = method
+            if samples is not None and isinstance(method, SmoothGrad | GradientSHAP):
+                anew = method.seed + 1 + seed * steps + step
+                few = replace(method, samples=min(samples, method.samples), seed=anew)
+            with same_draws(images, x):
+                maps: Tensor = few(model, x, labels, create_graph=True)
             return maps
 
         return whole

@@ -8,15 +8,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from holdfast.adversarial.accuracy import right
 from holdfast.adversarial.margin import margin
-from holdfast.contracts import Attribution, InputError
+from holdfast.contracts import Attribution, InputError, same_draws
 from holdfast.metrics import kendall_tau, pixel_scores
+from holdfast.models import classify
 
 __all__ = ["Judge"]
 
 
 class Judge:
     """Remembers the perturbation of each image that keeps the label and changes the map most.
+
+    Random attributions draw for a perturbed image what they drew for its original.
 
     Parameters
     ----------
@@ -38,6 +42,8 @@ class Judge:
         one, and whether there is any; until there is, the original image and 1.
     found_by : list of str
         The ``source`` that was given with each best perturbation; empty until there is one.
+    steps, directionless : Tensor
+        How many gradient steps were taken for each image, and how many had no direction, ``(N,)``.
 
     Raises
     ------
@@ -70,9 +76,12 @@ class Judge:
             came = f"{name} with NaN or infinite maps of {bad} images"
             raise InputError("attribution", came, "finite maps")
         self.best = images.clone()
-        self.similarity = torch.ones(len(images), dtype=self.scores.dtype, device=images.device)
+        # At least single precision: two digits would not tell one τ from another.
+        precision = torch.promote_types(self.scores.dtype, torch.float32)
+        self.similarity = torch.ones(len(images), dtype=precision, device=images.device)
         self.preserved = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.found_by = [""] * len(images)
+        self.steps, self.directionless = (torch.zeros_like(self.similarity) for _ in range(2))
 
     def __call__(
         self, perturbed: Float[Tensor, "n c h w"], source: str = ""
@@ -86,7 +95,9 @@ class Judge:
             is not finite, so that nobody takes it for a success.
         """
         kept = self.kept(perturbed)
-        scores = pixel_scores(self.attribution(self.model, perturbed, self.labels).detach())
+        with same_draws(self.images, perturbed):
+            maps = self.attribution(self.model, perturbed, self.labels).detach()
+        scores = pixel_scores(maps)
         kept = kept & torch.isfinite(scores).all(1)
         scores = torch.where(kept[:, None], scores, self.scores)
         tau = kendall_tau(self.scores, scores).to(self.similarity)
@@ -101,22 +112,32 @@ class Judge:
     def among(self, some: Int[Tensor, " m"]) -> Judge:
         """Return a judge of some of the images, who knows what this one knows of them."""
         judge = copy.copy(self)
-        for name in ("images", "labels", "maps", "scores", "best", "similarity", "preserved"):
+        for name in ("images", "labels", "maps", "scores", *_KNOWN):
             setattr(judge, name, getattr(self, name)[some])
         judge.found_by = [self.found_by[i] for i in some.tolist()]
         return judge
 
     def learn(self, some: Int[Tensor, " m"], judge: Judge) -> None:
         """Take over what a judge of some of the images has seen since."""
-        for name in ("best", "similarity", "preserved"):
+        for name in _KNOWN:
             setattr(self, name, getattr(self, name).index_copy(0, some, getattr(judge, name)))
         for i, source in zip(some.tolist(), judge.found_by, strict=True):
             self.found_by[i] = source
 
+    @property
+    def moved(self) -> Float[Tensor, " n"]:
+        """The largest change of a value between each image and its best perturbation."""
+        return (self.best - self.images).abs().flatten(1).amax(1).to(self.similarity)
+
+    @property
+    def stuck(self) -> Float[Tensor, " n"]:
+        """The share of gradient steps that had no direction; NaN where none were taken."""
+        return self.directionless / self.steps
+
     def kept(self, perturbed: Float[Tensor, "n c h w"]) -> Bool[Tensor, " n"]:
         """Tell where the model still answers with the label."""
         with torch.no_grad():
-            return self.model(perturbed).argmax(1) == self.labels
+            return right(classify(self.model, perturbed), self.labels)
 
     def lead(
         self, perturbed: Float[Tensor, "n c h w"], some: Bool[Tensor, " m"] | None = None
@@ -127,4 +148,8 @@ class Judge:
         """
         labels = self.labels if some is None else self.labels[some]
         with torch.set_grad_enabled(perturbed.requires_grad):
-            return margin(self.model(perturbed), labels)
+            return margin(classify(self.model, perturbed), labels)
+
+
+_KNOWN = ("best", "similarity", "preserved", "steps", "directionless")
+"""What a judge learns, image by image, beside ``found_by``."""

@@ -14,10 +14,12 @@ from holdfast.contracts import (
     Outcome,
     check_images,
     check_positive,
+    same_draws,
 )
 from holdfast.manipulation.descent import Loss, check_settings, descend
 from holdfast.manipulation.judge import Judge
 from holdfast.metrics import pixel_scores
+from holdfast.models import classify
 
 __all__ = ["Targeted", "far_scores", "shares"]
 
@@ -121,15 +123,16 @@ class Targeted:
 
         def prepare(judge: Judge, part: slice) -> Loss:
             with torch.no_grad():
-                output = model(judge.images).softmax(1)
+                output = classify(model, judge.images).softmax(1)
             if targets is None:
                 wanted = far_scores(judge.maps)
             else:
-                wanted = shares(pixel_scores(self.attribution(model, targets[part])))
+                with same_draws(judge.images, targets[part]):
+                    wanted = shares(pixel_scores(self.attribution(model, targets[part])))
 
             def loss(maps: Tensor, x: Tensor, _: int) -> Tensor:
                 distance = (shares(pixel_scores(maps)) - wanted).square().mean(1)
-                return distance + self.weight * (model(x).softmax(1) - output).square().sum(1)
+                return distance + self.weight * _change(model, x, output)
 
             return loss
 
@@ -144,6 +147,11 @@ class Targeted:
             expected = f"shape {tuple(images.shape[1:])} or {tuple(images.shape)}, as the images"
             raise InputError("Targeted.target", f"shape {tuple(self.target.shape)}", expected)
         return self.target.to(images).expand_as(images)
+
+
+def _change(model: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+    """Return how far the probabilities are from what they were, squared and summed."""
+    return (classify(model, x).softmax(1) - output).square().sum(1)
 
 
 def shares(scores: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:

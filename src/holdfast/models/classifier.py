@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from holdfast.contracts import HoldfastError, InputError
 
-__all__ = ["as_logits", "classify", "no_gradient"]
+__all__ = ["as_logits", "classify", "logits_in", "no_gradient"]
 
 
 def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
@@ -88,13 +88,7 @@ def as_logits(output: Any, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n
     holdfast.contracts.InputError: model: expected logits (N, K) of at least 2 classes; for a \
 binary model [0, z] instead of z, got one logit per image, shape (1, 1)
     """
-    logits = output
-    if isinstance(output, Mapping):
-        logits = output.get("logits")
-    elif hasattr(output, "logits"):
-        logits = output.logits
-    elif isinstance(output, tuple | list) and output:
-        logits = output[0]
+    logits = logits_in(output)
     expected = "logits (N, K) of at least 2 classes"
     if not isinstance(logits, Tensor):
         raise InputError("model", f"an output of type {type(output).__name__}", expected)
@@ -105,6 +99,23 @@ binary model [0, z] instead of z, got one logit per image, shape (1, 1)
     if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
         raise InputError("model", f"an output of shape {shape} and type {logits.dtype}", expected)
     return logits.to(images.dtype)
+
+
+def logits_in(output: Any) -> Any:
+    """Find what stands for the logits in an output, unchecked; None where nothing does.
+
+    Examples
+    --------
+    >>> logits_in({"logits": 1}), logits_in((2, "features")), logits_in(3)
+    (1, 2, 3)
+    """
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, tuple | list):
+        return output[0] if output else None
+    return output
 
 
 def no_gradient() -> HoldfastError:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import InputError
+from holdfast.models.classifier import logits_in
 
 __all__ = ["Normalized", "Standardized"]
 
@@ -59,7 +60,7 @@ class Normalized(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """Classify images in [0, 1]."""
-        return self.module(self.normalize(images))
+        return logits_in(self.module(self.normalize(images)))
 
     def normalize(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Give the images as the module inside sees them."""
@@ -94,7 +95,7 @@ class Standardized(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """Classify images in [0, 1]."""
-        return self.module(self.normalize(images))
+        return logits_in(self.module(self.normalize(images)))
 
     def normalize(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Give the images as the module inside sees them."""

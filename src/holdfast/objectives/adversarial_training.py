@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
 from holdfast.contracts import Attack, Batch
+from holdfast.models import classify
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
 __all__ = ["AdversarialTraining"]
@@ -43,4 +44,4 @@ class AdversarialTraining:
         """Return ``{"loss"}``."""
         images, labels = images_and_labels(batch)
         attacked = self.attack(model, images, labels)
-        return {"loss": classification_loss(model(attacked), labels)}
+        return {"loss": classification_loss(classify(model, attacked), labels)}

@@ -16,6 +16,7 @@ from holdfast.contracts import Batch, InputError, check_positive
 from holdfast.models import (
     Normalized,
     Standardized,
+    classify,
     double_backward,
     evaluating,
     softplus,
@@ -121,12 +122,12 @@ class ART:
         def ascended(x: Tensor) -> Tensor:
             if not self.attack_cross_entropy:
                 return alignment(x)
-            losses = classification_losses(model(x), labels)
+            losses = classification_losses(classify(model, x), labels)
             return alignment(x) + self.attack_cross_entropy * losses
 
         with evaluating(model):
             perturbed = self.attack.maximize(ascended, images)
-        cross_entropy = classification_loss(model(perturbed), labels)
+        cross_entropy = classification_loss(classify(model, perturbed), labels)
         with statistics_kept(model):
             aligned = alignment(perturbed).mean()
         return {
@@ -240,8 +241,8 @@ def _ask(model: nn.Module, images: Tensor, beta: float, anchor: Anchor) -> tuple
     """Return what the gradients are aligned with, and the surrogate's logits made of it."""
     x = images if images.requires_grad else images.detach().requires_grad_(True)
     with softplus(beta), double_backward():
-        seen, classify = _anchor(model, x, anchor)
-        return seen, classify(seen)
+        seen, inner = _anchor(model, x, anchor)
+        return seen, classify(inner, seen)
 
 
 def _rival(logits: Tensor, labels: Tensor, negative: Negative) -> Float[Tensor, " n"]:

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
+from holdfast.adversarial.slope import linked
 from holdfast.contracts import Batch, InputError, check_positive
-from holdfast.models import evaluating, statistics_kept
+from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.art import Anchor, Channels, class_gradient, cosine_distance, per_image
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
@@ -72,9 +73,9 @@ class GradientStability:
         with evaluating(model):
             before = gradient(images, labels).detach()
             perturbed = self.attack.maximize(
-                lambda x: _length(gradient(x, labels) - before), images
+                lambda x: linked(_length(gradient(x, labels) - before), x), images
             )
-        cross_entropy = classification_loss(model(perturbed), labels)
+        cross_entropy = classification_loss(classify(model, perturbed), labels)
         with statistics_kept(model):
             # One pass, so that batch-norm in train mode sees both ends as one batch.
             ends = gradient(torch.cat([images, perturbed]), torch.cat([labels, labels]))
@@ -149,7 +150,7 @@ class InputAlignment:
 
         with evaluating(model):
             perturbed = self.attack.maximize(alignment, images)
-        cross_entropy = classification_loss(model(perturbed), labels)
+        cross_entropy = classification_loss(classify(model, perturbed), labels)
         with statistics_kept(model):
             aligned = alignment(perturbed).mean()
         return {

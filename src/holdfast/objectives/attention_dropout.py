@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import Batch, InputError
-from holdfast.models import last_convolution
+from holdfast.models import classify, last_convolution
 from holdfast.objectives.checks import check_share, classification_loss, images_and_labels
 
 __all__ = ["AttentionDropout"]
@@ -68,7 +68,7 @@ class AttentionDropout:
         images, labels = images_and_labels(batch)
         layers = self.layers or (last_convolution(model, images),)
         with _changed(model, layers, self._drop):
-            logits = model(images)
+            logits = classify(model, images)
         return {"loss": classification_loss(logits, labels)}
 
     def _drop(self, features: Float[Tensor, "n f y x"]) -> Float[Tensor, "n f y x"]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from holdfast.adversarial import PGD
 from holdfast.attributions import Rule, integrate, path_points
 from holdfast.contracts import Batch, InputError, check_positive
-from holdfast.models import evaluating, statistics_kept
+from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.checks import classification_loss, classification_losses, images_and_labels
 
 __all__ = ["AttributionRegularization", "attribution_size"]
@@ -83,12 +83,12 @@ class AttributionRegularization:
             )
             if self.form == "ig_norm":
                 return size
-            return classification_losses(model(x), labels) + self.weight * size
+            return classification_losses(classify(model, x), labels) + self.weight * size
 
         with evaluating(model):
             perturbed = self.attack.maximize(ascended, images)
         seen = images if self.form == "ig_norm" else perturbed
-        cross_entropy = classification_loss(model(seen), labels)
+        cross_entropy = classification_loss(classify(model, seen), labels)
         with statistics_kept(model):
             size = attribution_size(
                 model, images, perturbed, labels, steps=self.steps, rule=self.rule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,7 +39,7 @@ def images_and_labels(batch: Batch) -> tuple[Float[Tensor, "n c h w"], Int[Tenso
     images, labels = entry(batch, "images"), entry(batch, "labels")
     check_images(images)
     check_labels(labels, len(images))
-    return images, labels
+    return images, labels.to(images.device, torch.long)
 
 
 def entry(batch: Batch, name: str) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holdfast.contracts import Batch, InputError, check_positive
+from holdfast.models import classify
 from holdfast.objectives.checks import images_and_labels
 from holdfast.objectives.teacher import check_teacher, predict, settings_in_brief
 
@@ -61,7 +62,7 @@ class DefensiveDistillation:
         """Return ``{"loss"}``."""
         images, _ = images_and_labels(batch)
         soft = (predict(self.teacher, images) / self.temperature).softmax(1)
-        logits = model(images)
+        logits = classify(model, images)
         if logits.shape != soft.shape:
             came = f"an output of shape {tuple(logits.shape)}"
             raise InputError("model", came, f"logits {tuple(soft.shape)}, like the teacher's")

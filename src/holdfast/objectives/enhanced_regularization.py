@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from holdfast.adversarial import PGD
 from holdfast.attributions import Rule, integrate, path_points
 from holdfast.contracts import Batch, check_positive, check_same_shape
-from holdfast.models import evaluating, statistics_kept
+from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.attribution_regularization import attribution_size
 from holdfast.objectives.checks import classification_loss, classification_losses, images_and_labels
 
@@ -92,11 +92,11 @@ class EnhancedRegularization:
             size = attribution_size(
                 model, images, x, labels, steps=self.attack_steps, rule=self.rule
             )
-            return classification_losses(model(x), labels) + size
+            return classification_losses(classify(model, x), labels) + size
 
         with evaluating(model):
             perturbed = self.attack.maximize(ascended, images)
-        logits = model(perturbed)
+        logits = classify(model, perturbed)
         cross_entropy = classification_loss(logits, labels)
         rivals = logits.detach().scatter(1, labels[:, None], -math.inf).argmax(1)
         with statistics_kept(model):

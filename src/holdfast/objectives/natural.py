@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from holdfast.contracts import Batch
+from holdfast.models import classify
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
 __all__ = ["Natural"]
@@ -28,4 +29,4 @@ class Natural:
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``{"loss"}``."""
         images, labels = images_and_labels(batch)
-        return {"loss": classification_loss(model(images), labels)}
+        return {"loss": classification_loss(classify(model, images), labels)}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from holdfast.attributions import SmoothGrad
 from holdfast.contracts import Attribution, Batch, InputError, check_positive
 from holdfast.metrics import box_masks
+from holdfast.models import classify
 from holdfast.objectives.checks import (
     check_share,
     classification_loss,
@@ -99,7 +100,7 @@ class SaliencyTraining:
             saliency = signed_saliency(maps, self.quantile)
         delta = saliency_perturbation(saliency, random=self.alpha**epoch)
         perturbed = (images + self.eps * delta).clamp(0, 1)
-        return {"loss": classification_loss(model(perturbed), labels)}
+        return {"loss": classification_loss(classify(model, perturbed), labels)}
 
 
 def saliency_perturbation(

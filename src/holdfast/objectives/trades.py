@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from holdfast.adversarial import PGD, ball
 from holdfast.contracts import Batch, check_positive
-from holdfast.models import evaluating, statistics_kept
+from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
 __all__ = ["TRADES"]
@@ -69,12 +69,14 @@ class TRADES:
         start = ball(self.attack.norm, self.attack.eps).project(near, images)
         with evaluating(model):
             with torch.no_grad():
-                clean = model(images)
-            perturbed = self.attack.maximize(lambda x: _divergence(clean, model(x)), images, start)
-        logits = model(images)
+                clean = classify(model, images)
+            perturbed = self.attack.maximize(
+                lambda x: _divergence(clean, classify(model, x)), images, start
+            )
+        logits = classify(model, images)
         cross_entropy = classification_loss(logits, labels)
         with statistics_kept(model):
-            divergence = _divergence(logits, model(perturbed)).mean()
+            divergence = _divergence(logits, classify(model, perturbed)).mean()
         return {
             "loss": cross_entropy + self.weight * divergence,
             "cross_entropy": cross_entropy,

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import Batch, check_positive
+from holdfast.models import classify
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
 __all__ = ["UniformNoise", "random_signs"]
@@ -46,7 +47,7 @@ class UniformNoise:
         """Return ``{"loss"}``."""
         images, labels = images_and_labels(batch)
         noisy = (images + self.eps * random_signs(images)).clamp(0, 1)
-        return {"loss": classification_loss(model(noisy), labels)}
+        return {"loss": classification_loss(classify(model, noisy), labels)}
 
 
 def random_signs(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from holdfast.contracts import Batch, HoldfastError, Objective
 from holdfast.data import ImageDataset
-from holdfast.models import Architecture
+from holdfast.models import Architecture, classify
 from holdfast.training.recipe import OptimizerSettings, Recipe, to_settings
 from holdfast.training.saving import save
 
@@ -77,7 +77,7 @@ class TrainingModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log the accuracy on images that were held out, as they are."""
-        right = self.model(batch["images"]).argmax(1) == batch["labels"]
+        right = classify(self.model, batch["images"]).argmax(1) == batch["labels"]
         self.log(_ACCURACY, right.float().mean(), batch_size=len(right))
 
     def configure_optimizers(self) -> Any:
