@@ -254,9 +254,7 @@ class _Ascent:
 
     def step(self, around: LinfBall | L2Ball, inertia: float) -> Tensor:
         """Go along the gradient and on in the direction so far; return where there was none."""
-        # The clip to [0, 1] would take back what a full or empty pixel's share of the step is.
-        outwards = torch.where(self.gradient > 0, self.x >= 1, self.x <= 0)
-        direction = around.step(self.gradient.masked_fill(outwards, 0), 1.0)
+        direction = around.step(self.gradient, 1.0)
         size = _wide(self.size).to(direction.dtype)
         x = around.project(self.x + size * direction, self.images)
         if inertia:

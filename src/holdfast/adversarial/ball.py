@@ -135,5 +135,5 @@ def _draw(
     if generators is None:
         return sample(like.shape, dtype=like.dtype, device=like.device)
     # Drawn in float32 on the CPU, so that an image gets the same noise on every device.
-    drawn = [sample(like.shape[1:], generator=generator) for generator in generators]
+    drawn = [sample(like.shape[1:], generator=rng, dtype=torch.float32) for rng in generators]
     return torch.stack(drawn).to(like)

@@ -177,7 +177,7 @@ class Square:
         return place
 
 
-def _side(shape: torch.Size, done: float, odd: bool) -> int:
+def _side(shape: tuple[int, ...], done: float, odd: bool) -> int:
     """Return the side of the squares when the share ``done`` of the queries has been spent."""
     height, width = shape[-2:]
     halvings = sum(int(10_000 * done) > mark for mark in _MARKS)
