@@ -113,11 +113,11 @@ def test_takes_the_steps_of_the_paper(loss, norm, smooth_model):
     with torch.no_grad():
         smooth_model[0].weight *= 4
         smooth_model[-1].weight *= 4
-    images = (1.4 * torch.rand(4, 2, 5, 5, dtype=torch.float64) - 0.2).clamp(0, 1)
-    labels = torch.tensor([0, 1, 2, 3])
-    attack = APGD(0.3 if norm == "linf" else 1.0, norm, loss, steps=60, seed=3)
+    images = (1.4 * torch.rand(2, 2, 5, 5, dtype=torch.float64) - 0.2).clamp(0, 1)
+    labels = torch.tensor([0, 3])
+    attack = APGD(0.3 if norm == "linf" else 1.0, norm, loss, steps=50, seed=3)
     when = []
-    for n in range(4):
+    for n in range(2):
         model = Recorded(smooth_model, labels[n])
         attack(model, images[n : n + 1], labels[n : n + 1])
         start = ball(norm, attack.eps).start(
@@ -126,7 +126,7 @@ def test_takes_the_steps_of_the_paper(loss, norm, smooth_model):
         points, halvings = naive_apgd(
             Recorded(smooth_model, labels[n]), images[n], labels[n], start[0], attack
         )
-        assert len(model.seen) == 1 + 61  # the image, the start and 60 steps
+        assert len(model.seen) == 1 + 51  # the image, the start and 50 steps
         for seen, expected in zip(model.seen[1:], points, strict=True):
             assert torch.allclose(seen[0], torch.tensor(expected), atol=1e-9)
         when.append(halvings)
@@ -331,7 +331,7 @@ def test_counts_the_steps_without_direction():
             level = x.detach().flatten(1).amax(1)[:, None, None, None]
             if x.requires_grad:
                 x.register_hook(lambda g: g.masked_fill(level < 0.3, 0))
-                x.register_hook(lambda g: g.masked_fill((0.3 < level) & (level < 0.6), torch.nan))
+                x.register_hook(lambda g: g.masked_fill((level > 0.3) & (level < 0.6), torch.nan))
             sums = 1e-3 * x.flatten(1).sum(1)
             return torch.stack([torch.ones_like(sums), sums], 1)
 
