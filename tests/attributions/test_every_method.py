@@ -1,9 +1,16 @@
 import dataclasses
 
+import captum.attr
 import pytest
 import torch
+from torch import nn
 
 from holdfast.attributions import (
+    AdversarialGradientIntegration,
+    BoundaryDeepLIFT,
+    BoundaryIntegratedGradients,
+    BoundarySaliency,
+    BoundarySmoothGrad,
     DeepLIFT,
     GradCAM,
     GradCAMPlusPlus,
@@ -15,9 +22,11 @@ from holdfast.attributions import (
     InputXGradient,
     IntegratedGradients,
     SmoothGrad,
+    from_captum,
     sampled,
 )
-from holdfast.contracts import Attribution, InputError
+from holdfast.contracts import Attribution, InputError, same_draws
+from holdfast.metrics import kendall_tau, pixel_scores
 from holdfast.models import softplus
 
 METHODS = [
@@ -132,3 +141,71 @@ class TestEveryMethod:
 
     def test_prints_as_its_own_configuration(self, method):
         assert eval(repr(method)) == method
+
+
+def _name(method):
+    return type(method).__name__
+
+
+RANDOM = [
+    SmoothGrad(samples=4, noise=0.1),
+    GradientSHAP(samples=4, noise=0.1),
+    IntegratedGradients(steps=3, rule="stratified"),
+    BoundarySmoothGrad(samples=3, noise=0.1, seed=1),
+    from_captum(captum.attr.GradientShap, baselines=torch.zeros(2, 2, 5, 5).double(), n_samples=3),
+]
+OTHERS = [
+    BoundarySaliency(),
+    BoundaryIntegratedGradients(steps=3),
+    BoundaryDeepLIFT(),
+    AdversarialGradientIntegration(classes=2, steps=4),
+]
+
+
+@pytest.mark.parametrize("method", [*METHODS, *RANDOM, *OTHERS], ids=_name)
+class TestUnderTheSameDraws:
+    def test_a_vanishing_perturbation_leaves_the_map(self, method, images, targets):
+        """A smooth model, whose maps are continuous; ReLU's jump for some inputs."""
+        model = _smooth()
+        moved = (images + 1e-7 * torch.randn_like(images).sign()).clamp(0, 1)
+        before = method(model.to(images), images, targets)
+        with same_draws(images, moved):
+            after = method(model, moved, targets)
+        tau = kendall_tau(pixel_scores(before), pixel_scores(after))
+        assert (tau > 0.99).all(), tau
+
+    def test_they_do_not_depend_on_batch_or_order(self, method, images, targets):
+        model = _smooth()
+        moved = (images + 0.01 * torch.randn_like(images)).clamp(0, 1)
+        order = torch.tensor([3, 1])
+        with same_draws(images, moved):
+            whole = method(model, moved, targets)
+            few = method(model, moved[order], targets[order])
+        assert torch.allclose(few, whole[order], atol=1e-9)
+
+
+@pytest.mark.parametrize("method", RANDOM, ids=_name)
+def test_another_seed_changes_the_draws(method, images, targets):
+    model = _smooth()
+    before = torch.get_rng_state()
+    first = method(model, images, targets)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(method(model, images, targets), first)
+    other = dataclasses.replace(method, seed=method.seed + 1)(model, images, targets)
+    assert not torch.allclose(other, first)
+
+
+@pytest.mark.parametrize("method", RANDOM[:2], ids=repr)
+def test_without_them_a_vanishing_perturbation_is_other_noise(method, images, targets):
+    """What made maps differ where nothing happened; should it end, the test above says nothing."""
+    model = _smooth()
+    moved = (images - 1e-5).clamp(0, 1)
+    before, after = (method(model, x, targets) for x in (images, moved))
+    assert kendall_tau(pixel_scores(before), pixel_scores(after)).mean() < 0.97
+
+
+def _smooth():
+    torch.manual_seed(5)
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(27, 8), nn.Tanh(), nn.Linear(8, 4)
+    ).double()

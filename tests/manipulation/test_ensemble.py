@@ -5,9 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from holdfast.attributions import DeepLIFT, Gradient, IntegratedGradients
-from holdfast.contracts import InputError
-from holdfast.manipulation import Ensemble, RandomSign, RankCorrelation, TopK
+from holdfast.attributions import DeepLIFT, GradCAM, Gradient, IntegratedGradients
+from holdfast.contracts import InputError, StuckWarning
+from holdfast.manipulation import (
+    Ensemble,
+    RandomSearch,
+    RandomSign,
+    RankCorrelation,
+    TopK,
+    ensemble,
+)
 
 SOURCES = {"rank", "top_k", "mass_centre", "targeted", "random_search"}
 
@@ -51,11 +58,54 @@ def test_a_spent_budget_still_gives_an_answer(model, images):
     labels = model(images).argmax(1)
     hurried = Ensemble(Gradient(), 0.1, seconds=1e-6)(model, images, labels)
     unhurried = Ensemble(Gradient(), 0.1, seconds=1e6)(model, images, labels)
-    assert set(hurried.found_by) <= {"rank", ""}
+    assert set(hurried.found_by) <= {"rank", "random_search", ""}
     assert (hurried.similarity >= unhurried.similarity).all()
     assert hurried.similarity.mean() < 1
     plain = Ensemble(Gradient(), 0.1)(model, images, labels)
     assert torch.equal(plain.images, unhurried.images)
+
+
+def test_never_ends_before_an_attack_without_gradients(model, images, monkeypatch):
+    labels, searched = model(images).argmax(1), []
+
+    def search(judge, eps, queries, seed, source):
+        searched.append(len(judge.images))
+
+    monkeypatch.setattr(ensemble, "search", search)
+    Ensemble(Gradient(), 0.1, seconds=1e-6, chunk=2)(model, images, labels)
+    assert searched == [2, 2, 2]
+
+
+class Round(nn.Module):
+    """Rounds images of more than half the mean brightness 0.5: gradients of zero for some."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        bright = (x.mean((1, 2, 3)) > 0.5)[:, None, None, None]
+        return self.model(torch.where(bright, (x * 255).round() / 255, x))
+
+
+def test_spends_its_budget_on_random_search_where_there_is_no_direction(model, images):
+    images = images * torch.linspace(0.5, 1, 6).view(-1, 1, 1, 1).double()
+    images[3:] = (images[3:] + 0.4).clamp(0, 1)
+    rounding = Round(model)
+    bright = images.mean((1, 2, 3)) > 0.5
+    assert bright.tolist() == [False] * 3 + [True] * 3
+    labels = rounding(images).argmax(1)
+    with pytest.warns(StuckWarning, match="Ensemble: for 3 of 6 images"):
+        outcome = Ensemble(GradCAM(), 0.02)(rounding, images, labels)
+    assert torch.equal(outcome.gradient_free, bright)
+    changed = (outcome.similarity[3:] < 1).tolist()  # a map of zeros may stay one
+    assert any(changed)
+    assert outcome.found_by[3:] == tuple("random_search" if c else "rank" for c in changed)
+    # As much as a random search of that length finds alone, and as the smooth model's images do.
+    search = RandomSearch(GradCAM(), 0.02, queries=270)(rounding, images[3:], labels[3:])
+    assert torch.equal(outcome.images[3:], search.images)
+    plain = Ensemble(GradCAM(), 0.02)(model, images[:3], labels[:3])
+    assert torch.equal(outcome.images[:3], plain.images)
 
 
 def test_attacks_our_own_deep_lift(model, images):

@@ -18,7 +18,7 @@ from holdfast.attributions import (
     IntegratedGradients,
     SmoothGrad,
 )
-from holdfast.contracts import InputError, Manipulation
+from holdfast.contracts import InputError, Manipulation, StuckWarning
 from holdfast.manipulation import (
     Ensemble,
     MassCentre,
@@ -135,6 +135,54 @@ def test_survives_a_model_without_any_gradient(name):
     outcome = attack(Constant(), torch.rand(2, 1, 3, 3), torch.tensor([0, 0]))
     assert outcome.similarity.tolist() == [1.0, 1.0]
     assert outcome.preserved.all()
+    # Whoever goes by gradients had none, and says so.
+    stuck = outcome.stuck
+    assert stuck.isnan().all() if name.startswith("random") else stuck.tolist() == [1.0, 1.0]
+
+
+@every
+def test_tells_how_far_images_moved(name, relu_model, images, labels):
+    outcome = EVERY[name](IG, 0.1)(relu_model, images, labels)
+    distance = [(a - b).abs().max().item() for a, b in zip(outcome.images, images, strict=True)]
+    assert outcome.moved.tolist() == pytest.approx(distance, abs=1e-12)
+    assert outcome.moved.max() > 0.01
+    assert name.startswith("random") or (outcome.stuck < 0.5).all()
+
+
+class Round(nn.Module):
+    """Rounds its input, so that every gradient is zero, also those of maps."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model((x * 255).round() / 255)
+
+
+@pytest.mark.parametrize("name", [*WALKS, "ensemble"])
+@pytest.mark.parametrize("attribution", [IG, Gradient()], ids=repr)
+def test_a_model_that_rounds_leaves_no_direction(name, attribution, relu_model, images, labels):
+    model = Round(relu_model)
+    with pytest.warns(StuckWarning, match="for 5 of 5 images most steps had no direction"):
+        outcome = EVERY[name](attribution, 0.1)(model, images, model(images).argmax(1))
+    assert outcome.stuck.tolist() == [1.0] * 5
+
+
+class Hand(nn.Module):
+    """A ReLU that no surrogate can see, spelled as a product."""
+
+    def forward(self, x):
+        return x * (x > 0)
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_what_the_surrogate_cannot_reach_is_noticed(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 12), Hand(), nn.Linear(12, 3)).double()
+    images = torch.rand(4, 1, 5, 5, dtype=torch.float64)
+    with pytest.warns(StuckWarning, match="for 4 of 4 images"):
+        outcome = WALKS[name](Gradient(), 0.1)(model, images, model(images).argmax(1))
+    assert (outcome.stuck > 0.5).all()
 
 
 class Cliff(nn.Module):
@@ -211,9 +259,15 @@ def test_moves_every_differentiable_attribution(name, attribution):
         nn.Linear(288, 4),
     ).double()
     images = torch.rand(5, 2, 10, 10, dtype=torch.float64)
-    outcome = WALKS[name](attribution, 0.2)(model, images, model(images).argmax(1))
+    labels = model(images).argmax(1)
+    outcome = WALKS[name](attribution, 0.2)(model, images, labels)
     assert outcome.preserved.any()
     assert outcome.similarity[outcome.preserved].mean() < 0.98
+    assert (outcome.moved[outcome.preserved] > 0.01).all()
+    assert (outcome.stuck < 0.5).all()
+    # An attack that may not move finds nothing: what it changed is not the noise of two draws.
+    still = WALKS[name](attribution, 1e-9)(model, images, labels)
+    assert (still.similarity > 0.999).all()
 
 
 @pytest.mark.parametrize("attribution", [DeepLIFT(), GuidedBackprop()], ids=repr)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -209,7 +210,7 @@ class _Adapted(nn.Module):
 _RANDOM = frozenset(
     {"GradientShap", "KernelShap", "Lime", "LimeBase", "ShapleyValueSampling", "FeaturePermutation"}
 )
-"""Classes of Captum that draw from torch's global generators."""
+"""Classes of Captum that draw from the global generators of torch and NumPy."""
 
 
 @contextmanager
@@ -217,9 +218,14 @@ def _seeded(image: Tensor, seed: int) -> Iterator[None]:
     """Within the block, the global generators draw what belongs to an image; then as before."""
     devices = [image.device] if image.device.type == "cuda" else []
     (rng,) = generators(image, seed)
+    state = np.random.get_state()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(rng.initial_seed())
-        yield
+        np.random.seed(rng.initial_seed() % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
 
 
 def _submodule(model: nn.Module, argument: str, name: str) -> nn.Module:
