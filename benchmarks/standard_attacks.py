@@ -8,8 +8,8 @@ torchattacks is compared with, which has copies of their code; one of the two is
 A small convolutional network is trained on scikit-learn's digits twice, naturally and on PGD's
 images. With ``--data``, a folder or file of Parquet or a name on the hub, and one ``--run`` or
 more, runs of ``holdfast train`` on it, those are attacked instead. All attacks see the same images
-and have the same budget. Each round has another seed and the other order; what is printed is the mean
-over rounds, and the ratio of the whole times.
+and have the same budget. Each round has another seed and the other order; what is printed is the
+mean over rounds, and the ratio of the whole times.
 """
 
 from __future__ import annotations

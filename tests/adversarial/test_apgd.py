@@ -180,6 +180,7 @@ def test_losses_are_what_they_are_called():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_succeeds_exactly_where_the_best_attack_does(norm, loss, linear, greys, thresholds):
+    greys = greys[:2]
     labels = linear(greys).argmax(1)
     for n, threshold in enumerate(thresholds(linear, greys, labels, norm).tolist()):
         one, own = greys[n : n + 1], labels[n : n + 1]
@@ -286,7 +287,7 @@ def test_models_and_images_of_any_precision(dtype, loss, norm, digits):
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     other.load_state_dict(model.state_dict())
     other.to(dtype)
-    attack = APGD(eps, norm, loss, steps=30)
+    attack = APGD(eps, norm, loss, steps=20)
     for given in (images, images.to(dtype)):
         attacked = attack(other, given, labels)
         assert attacked.dtype == given.dtype
