@@ -350,3 +350,24 @@ def test_defaults_follow_the_papers():
     assert audit.attacks["pgd"].steps == 40
     assert attack.path_samples is None
     assert Gradient() != attack.attribution
+
+
+def test_settings_tell_where_a_model_came_from(data, tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Preprocessing:
+        size: tuple[int, int] = (16, 16)
+        mean: tuple[float, ...] = (0.5,)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+    plain = dataclasses.replace(AUDIT, manipulations={}, attacks={})
+    records = plain(net, data, tmp_path, progress=False)
+    before = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    assert not {"model_origin", "model_preprocessing"} & before.keys()
+    # The same weights by another name are the same model.
+    net.origin, net.preprocessing = "timm:tiny", Preprocessing()
+    assert plain(net, data, tmp_path, progress=False).equals(records)
+    plain(net, data, tmp_path / "told", progress=False)
+    told = yaml.safe_load((tmp_path / "told" / "settings.yaml").read_text())
+    assert told["model_origin"] == "timm:tiny"
+    assert told["model_preprocessing"] == {"size": [16, 16], "mean": [0.5]}

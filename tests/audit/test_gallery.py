@@ -1,13 +1,16 @@
+from dataclasses import dataclass
+
 import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load
 from torch import nn
 
-from holdfast.attributions import Gradient
+from holdfast.attributions import Gradient, SmoothGrad
 from holdfast.audit import WeaklySupervisedLocalization
 from holdfast.audit.gallery import correct_images, gallery, worst_cases
-from holdfast.contracts import Batch
+from holdfast.audit.map_checks import similarities
+from holdfast.contracts import Batch, Outcome
 from holdfast.manipulation import RandomSign
 
 
@@ -89,3 +92,25 @@ def test_worst_cases_and_correct_images():
     assert worst_cases(records, "a", 99) == [2, 4, 1, 3]
     assert worst_cases(records, "a", 0) == []
     assert worst_cases(records, "none", 3) == []
+
+
+def test_maps_before_and_after_share_their_draws(batch):
+    """A manipulation that does nothing changes no map, however much that is drawn at random."""
+
+    @dataclass(frozen=True)
+    class Nudge:
+        attribution: SmoothGrad = SmoothGrad(samples=2, noise=0.5)
+
+        def __call__(self, model, images, labels):
+            one = torch.ones(len(images))
+            return Outcome((images - 1e-6).clamp(0, 1), one, one.bool())
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.Tanh(), nn.Linear(30, 2))
+    kept = load(
+        gallery(model, batch, [0, 1], [False] * 2, {"nudge": Nudge()}, {}, 5, ("cat", "dog"))
+    )
+    assert kept["nudge|kendall_tau"].min() > 0.99
+    other = SmoothGrad(samples=2, noise=0.5, seed=1)(model, batch["images"], batch["labels"])
+    drawn = similarities(kept["nudge|maps"], other, 5)["kendall_tau"]
+    assert drawn.max() < 0.9  # what draws of their own would do

@@ -217,3 +217,20 @@ def test_a_model_that_rounds_is_attacked_without_gradients(net, data, tmp_path):
     searched = found["pgd", "random_search_correct"]
     assert searched.keys() == {i for i, value in right.items() if value}
     assert mean(searched) < 0.9
+
+
+def test_a_network_of_relu6_is_attacked_as_the_same_of_relu(net, data, tmp_path):
+    class Rewritten(nn.Module):
+        def forward(self, x):
+            return x.relu() - (x - 6).relu()
+
+    found = {}
+    for name, activation in (("relu6", nn.ReLU6()), ("relu", Rewritten())):
+        model = nn.Sequential(net[0], net[1], activation, net[3])
+        found[name] = audited(model, data, tmp_path / name)
+    for measure in ("kendall_tau", "no_direction", "random_sign_kendall_tau"):
+        six, two = (mean(found[name]["top", measure]) for name in ("relu6", "relu"))
+        assert six == pytest.approx(two, abs=0.02), measure
+    assert mean(found["relu6"]["top", "no_direction"]) < 0.5
+    chance = mean(found["relu6"]["top", "random_sign_kendall_tau"])
+    assert mean(found["relu6"]["top", "kendall_tau"]) < chance

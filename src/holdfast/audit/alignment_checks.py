@@ -18,7 +18,7 @@ from holdfast.attributions import (
     resolve_targets,
 )
 from holdfast.audit.measures import spread
-from holdfast.contracts import Batch, check_positive
+from holdfast.contracts import Batch, check_positive, same_draws
 from holdfast.metrics import input_alignment, map_distance
 from holdfast.models import evaluating
 
@@ -108,7 +108,8 @@ class BoundaryAlignment:
             ig = self.integrated_gradients(model, images, targets)
             agi, reached = self.agi.with_found(model, images, targets)
             boundary = self.search(model, images)
-            bsm, big = self._from_boundary(model, images, boundary.points, targets)
+            with same_draws(images, boundary.points):
+                bsm, big = self._from_boundary(model, images, boundary.points, targets)
         found = boundary.found
         return {
             **spread({"sm_bsm": map_distance(saliency, bsm)[found]}, found),

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as tv
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.audit.removal import check_maps, rank_pixels
 from holdfast.contracts import InputError, check_images, check_positive, chunks, default_chunk
-from holdfast.models import evaluating
+from holdfast.models import classify, evaluating
 
 __all__ = ["Deletion", "Insertion"]
 
@@ -189,7 +189,7 @@ def _curve(
             before, after = ends(images[part])
             steps = [
                 select_output(
-                    model(torch.where(ranks[part] < count, after, before)),
+                    classify(model, torch.where(ranks[part] < count, after, before)),
                     targets[part],
                     "probability",
                 )
