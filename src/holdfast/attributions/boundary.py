@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from holdfast.adversarial import BoundarySearch
-from holdfast.attributions.deep_lift import deep_lift
+from holdfast.attributions.deep_lift import lift_in_parts
 from holdfast.attributions.gradient import input_gradient
 from holdfast.attributions.path import integrate, path_points
 from holdfast.attributions.sampled import mean_gradient
@@ -351,17 +351,10 @@ class BoundaryDeepLIFT:
         with evaluating(model):
             targets = resolve_targets(model, images, targets, size)
             baselines, found = baselines_of(self.search, model, images)
-            maps = [
-                deep_lift(
-                    model,
-                    images[part],
-                    baselines[part],
-                    targets[part],
-                    create_graph=create_graph,
-                )
-                for part in chunks(len(images), size)
-            ]
-        return torch.cat(maps), found
+            maps = lift_in_parts(
+                "BoundaryDeepLIFT", model, images, baselines, targets, size, create_graph
+            )
+        return maps, found
 
 
 class _Smoothed(nn.Module):

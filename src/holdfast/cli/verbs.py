@@ -358,9 +358,13 @@ def _read_images(model: Any, files: list[str], overrides: dict[str, Any]) -> Any
     wanted = build(ImageData, overlay({}, overrides).get("data", {}))
     expected = getattr(model, "preprocessing", None)
     if expected is None:
-        # What says nothing of its images takes as many channels as its first convolution.
+        # What says nothing of its images takes as many channels as its first convolution, and
+        # all images in the size of the first.
         first = (int(weight.shape[1]) for weight in model.parameters() if weight.ndim == 4)
         wanted = replace(wanted, channels=wanted.channels or next(first, 3))
+        if wanted.size is None:
+            size = tuple(wanted.read(files[:1]).shape[2:])
+            wanted = replace(wanted, size=size, fit=wanted.fit or "squash")
     else:
         wanted = as_expected(wanted, expected)
     return wanted.read(files)

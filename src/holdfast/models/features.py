@@ -161,9 +161,9 @@ def _tapped(
         raise _no_maps(layer, output)
     if layout.extra or (output.ndim == 3 and output.shape[0] == output.shape[1]):
         # Which tokens are of the grid, and which dimension they are in, shows on another batch.
-        known = token_layout(model, images[:1], layer)
-        if known != layout:
-            with _tap(model, module, images, keep, known) as outputs:
+        true = token_layout(model, images[:1], layer)
+        if true != layout:
+            with _tap(model, module, images, keep, true) as outputs:
                 logits = classify(model, images)
             features = outputs[-1][0]
     return logits, features
@@ -180,7 +180,7 @@ def _tap(
     """Within the block, note features, layout and output of a module, and go on from the first."""
     check_watchable(model)
     outputs: list[tuple[Tensor, Layout | None, Any]] = []
-    grids = Grids(tuple(images.shape[2:]), len(images))
+    grids = Grids((images.shape[2], images.shape[3]), len(images))
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         given = features_in(output)

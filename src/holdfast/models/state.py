@@ -84,7 +84,7 @@ def _check_scripted(model: nn.Module) -> None:
     """Refuse TorchScript whose dropout and batch-norm are in train mode for good."""
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule) and module not in _checked:
-            graph = module.inlined_graph  # its nodes live as long as it does
+            graph: Any = module.inlined_graph  # its nodes live as long as it does
             for kind in ("aten::batch_norm", "aten::dropout", "aten::feature_dropout"):
                 for node in graph.findAllNodes(kind):
                     if _trains(torch._C.parse_schema(node.schema()), map(_constant, node.inputs())):

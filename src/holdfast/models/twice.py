@@ -90,7 +90,7 @@ class double_backward(TorchFunctionMode):  # noqa: N801 - used like torch.no_gra
         if func in _HARD_SIGMOID and not _others():
             return _hard_sigmoid(*args, **kwargs)
         if func in _HARD_SIGMOID_ and not _others():
-            return _hard_sigmoid(*args, **kwargs, inplace=True)
+            return _hard_sigmoid(*args, **{**kwargs, "inplace": True})
         if func in _RECURRENT:
             with torch.backends.cudnn.flags(enabled=False):
                 return func(*args, **kwargs)
