@@ -229,10 +229,10 @@ FAMILIES = {
     "mobilenet_v3": (torchvision_mobilenet_v3, 32, "features", 0),
     "regnet_x": (lambda: torchvision_regnet(None), 32, "trunk_output", 0),
     "regnet_y": (lambda: torchvision_regnet(0.25), 32, "trunk_output", 0),
-    "resnet": (lambda: torchvision_resnet(resnet.BasicBlock), 64, "layer4", 0),
+    "resnet": (lambda: torchvision_resnet(resnet.BasicBlock), 48, "layer4", 0),
     "resnext": (
         lambda: torchvision_resnet(resnet.Bottleneck, groups=8, width_per_group=2),
-        64,
+        48,
         "layer4",
         0,
     ),
@@ -298,7 +298,7 @@ FAMILIES = {
     "timm_mixer": (timm_mixer, 32, "norm", 0),
     "timm_nfnet": (lambda: timm("test_nfnet"), 64, "final_act", 0),
     "timm_poolformer": (timm_poolformer, 64, "stages", 0),
-    "timm_resnet": (lambda: timm("test_resnet"), 64, "layer4", 0),
+    "timm_resnet": (lambda: timm("test_resnet"), 48, "layer4", 0),
     "timm_swin": (
         lambda: timm(
             "swin_tiny_patch4_window7_224",
@@ -343,13 +343,24 @@ def alive(model, size):
 
 @functools.cache
 def case(name):
+    """Build a network, and take two of eight images whose class is the safest."""
     torch.manual_seed(0)
     build, size, layer, _ = FAMILIES[name]
     model = alive(build(), size)
-    images = torch.rand(2, 3, size, size)
+    images = torch.rand(8, 3, size, size)
+    labels, radii = safe_radii(model, images)
+    best = radii.topk(2).indices
+    return model, images[best], labels[best], layer
+
+
+def safe_radii(model, images):
+    """Predict classes, and how far every pixel may move before they change, to first order."""
+    x = images.clone().requires_grad_(True)
+    first, second = classify(model, x).topk(2, 1).values.unbind(1)
+    (gradient,) = torch.autograd.grad((first - second).sum(), x)
     with torch.no_grad():
         labels = classify(model, images).argmax(1)
-    return model, images, labels, layer
+    return labels, (first - second).detach() / gradient.flatten(1).abs().sum(1)
 
 
 def relative(first, second):
@@ -443,7 +454,7 @@ def spatial(features, front):
 def test_boundary_attribution(name):
     model, images, labels, _ = case(name)
     method = BoundaryIntegratedGradients(
-        BoundarySearch(steps=6, scout_steps=3, restarts=0), steps=4
+        BoundarySearch(steps=4, scout_steps=3, restarts=0), steps=3
     )
     maps, found = method.with_found(model, images[:1], labels[:1])
     assert maps.isfinite().all()
@@ -451,27 +462,19 @@ def test_boundary_attribution(name):
     assert maps.abs().sum() > 0
 
 
-def safe_radius(model, images, labels):
-    """A radius at which the class stays, if the network is about linear there."""
-    x = images.clone().requires_grad_(True)
-    logits = classify(model, x)
-    own = logits.gather(1, labels[:, None])[:, 0]
-    lead = own - logits.scatter(1, labels[:, None], -math.inf).amax(1)
-    (gradient,) = torch.autograd.grad(lead.sum(), x)
-    return min(4 / 255, (lead / gradient.flatten(1).abs().sum(1)).min().item() / 2)
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_top_k_attack_beats_random_signs(name):
     model, images, labels, _ = case(name)
-    eps, k = safe_radius(model, images, labels), images[0, 0].numel() // 10
+    eps = min(4 / 255, safe_radii(model, images)[1].min().item() / 2)
+    k = images[0, 0].numel() // 10
     attack = TopK(Gradient(), k=k, eps=eps, step_size=eps / 3, steps=4, judge_every=2)
     outcome = attack(model, images, labels)
     random = RandomSign(Gradient(), eps=eps)(model, images, labels)
     assert outcome.preserved.all()
     assert (outcome.moved > 0.5 * eps).all()
     assert (outcome.stuck == 0).all()
-    assert outcome.similarity.mean() < random.similarity.mean() - 0.02
+    # Where ε is small both are near 1: then the changes are compared.
+    assert 1 - outcome.similarity.mean() > 1.3 * (1 - random.similarity.mean())
 
 
 @pytest.mark.parametrize("name", FAMILIES)

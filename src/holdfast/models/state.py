@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from holdfast.contracts import HoldfastError
+from holdfast.contracts import HoldfastError, InputError
 
-__all__ = ["evaluating", "statistics_kept"]
+__all__ = ["check_watchable", "evaluating", "statistics_kept"]
 
 
 @contextmanager
@@ -61,6 +61,23 @@ def _eval(module: nn.Module) -> None:
         module.training = False
         for child in module.children():
             _eval(child)
+
+
+def check_watchable(model: nn.Module) -> None:
+    """Refuse TorchScript, whose layers cannot be watched from outside.
+
+    Raises
+    ------
+    InputError
+        If the model is TorchScript or holds some.
+
+    Examples
+    --------
+    >>> check_watchable(nn.Sequential(nn.ReLU()))
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        expected = "a module whose layers can be watched, as the one that it was made of"
+        raise InputError("model", "TorchScript", expected)
 
 
 def _check_scripted(model: nn.Module) -> None:
