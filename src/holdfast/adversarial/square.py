@@ -19,6 +19,7 @@ from holdfast.contracts import (
     check_images,
     check_labels,
     check_positive,
+    check_precision,
     chunks,
     default_chunk,
     generators,
@@ -106,6 +107,7 @@ class Square:
         Returns the attacked images, ``(N, C, H, W)`` in [0, 1].
         """
         check_images(images)
+        check_precision(images)
         check_labels(labels, len(images))
         height, width = images.shape[-2:]
         if self.norm == "l2" and min(height, width) < 5:
