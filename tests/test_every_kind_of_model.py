@@ -16,6 +16,8 @@ from holdfast import adversarial, attributions, manipulation, objectives
 from holdfast.contracts import HoldfastError, InputError, StuckWarning
 from holdfast.models import classify
 
+pytestmark = pytest.mark.harness
+
 SEARCH = adversarial.BoundarySearch(steps=3, scout_steps=2, restarts=1, restart_steps=1)
 GRADIENT = attributions.Gradient()
 IG = attributions.IntegratedGradients(steps=2)

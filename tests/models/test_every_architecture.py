@@ -39,6 +39,8 @@ from holdfast.manipulation import RandomSign, TopK
 from holdfast.models import classify, last_features
 from holdfast.objectives import ART, alignment_loss
 
+pytestmark = pytest.mark.harness
+
 CLASSES = 5
 
 

@@ -50,6 +50,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.harness
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.filterwarnings("ignore:The default weight init")
 def test_every_convolutional_family_of_torchvision(name):
@@ -112,6 +113,7 @@ TIMM = {
 }
 
 
+@pytest.mark.harness
 @pytest.mark.parametrize("name", TIMM)
 def test_families_of_timm(name):
     timm = pytest.importorskip("timm")
