@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 __all__ = ["beyond_rounding", "margin"]
 
 
-def margin(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+def margin(logits: Float[Tensor, "n k"], labels: Integer[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Subtract the highest other logit from the label's: above 0 where the model is right.
 
     Examples
@@ -23,7 +23,9 @@ def margin(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Ten
     return own - logits.scatter(1, labels[:, None], -math.inf).amax(1)
 
 
-def beyond_rounding(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def beyond_rounding(
+    logits: Float[Tensor, "n k"], labels: Integer[Tensor, " n"]
+) -> Bool[Tensor, " n"]:
     """Tell whether the model gets an image wrong by more than rounding, or answers with NaN.
 
     Logits differ by rounding with the batch that an image is in; what is found in one batch must

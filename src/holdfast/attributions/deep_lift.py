@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -75,7 +75,7 @@ class DeepLIFT:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -92,7 +92,7 @@ def deep_lift(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
     baselines: Float[Tensor, "n c h w"],
-    targets: Int[Tensor, " n"],
+    targets: Integer[Tensor, " n"],
     *,
     create_graph: bool = False,
 ) -> Float[Tensor, "n c h w"]:
@@ -118,7 +118,7 @@ def lift_in_parts(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
     baselines: Float[Tensor, "n c h w"],
-    targets: Int[Tensor, " n"],
+    targets: Integer[Tensor, " n"],
     size: int,
     create_graph: bool,
 ) -> Float[Tensor, "n c h w"]:

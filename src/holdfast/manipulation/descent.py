@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import LinfBall, slope
@@ -121,7 +121,7 @@ def descend(
     method: Settings,
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     prepare: Callable[[Judge, slice], Loss],
     *,
     beta: float | Callable[[int], float],
@@ -161,7 +161,7 @@ def attacked(
     method: Method,
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     attack: Callable[[Judge, slice], None],
     copies: int,
 ) -> list[Judge]:
