@@ -8,10 +8,16 @@ import torch
 from torch import nn
 
 from holdfast.adversarial import FGSM, PGD, CarliniWagner, TargetedPGD, accuracy
-from holdfast.attributions import Gradient, IntegratedGradients
+from holdfast.attributions import (
+    AdversarialGradientIntegration,
+    DeepLIFT,
+    Gradient,
+    IntegratedGradients,
+)
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.manipulation import TopK
 from holdfast.models import Normalized, as_logits, classify
+from holdfast.objectives import ART, GradientStability, JacobianRegularization
 
 
 class Returning(nn.Module):
@@ -147,6 +153,11 @@ CALLS = {
     "gradient": lambda m, x, y: Gradient()(m, x, y),
     "integrated gradients": lambda m, x, y: IntegratedGradients(steps=2)(m, x, y),
     "top-k": lambda m, x, y: TopK(Gradient(), 1, 0.1, 0.05, 2)(m, x, y),
+    "deep lift": lambda m, x, y: DeepLIFT()(m, x, y),
+    "adversarial path": lambda m, x, y: AdversarialGradientIntegration(steps=2)(m, x, y),
+    "art": lambda m, x, y: ART()(m, {"images": x, "labels": y}),
+    "stability": lambda m, x, y: GradientStability()(m, {"images": x, "labels": y}),
+    "jacobian": lambda m, x, y: JacobianRegularization()(m, {"images": x, "labels": y}),
 }
 
 

@@ -18,7 +18,7 @@ from holdfast.models.checkpointing import no_checkpointing
 from holdfast.models.modes import active_modes
 from holdfast.models.twice import double_backward
 
-__all__ = ["as_logits", "classify", "logits_in", "no_gradient"]
+__all__ = ["as_logits", "classify", "differentiate", "logits_in", "no_gradient"]
 
 
 def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
@@ -128,6 +128,37 @@ def logits_in(output: Any) -> Any:
     if isinstance(output, tuple | list):
         return output[0] if output else None
     return output
+
+
+def differentiate(
+    value: Float[Tensor, ""],
+    x: Tensor,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> Tensor:
+    """Differentiate what was made of a model's output with respect to its images.
+
+    Raises
+    ------
+    HoldfastError
+        If autograd cannot trace the value back to the images. The logits may carry a graph all the
+        same, to the weights of a head behind features without one.
+
+    Examples
+    --------
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> differentiate((x**2).sum(), x)
+    tensor([2., 2.])
+    """
+    gradient = None
+    if value.requires_grad and x.requires_grad:
+        (gradient,) = torch.autograd.grad(
+            value, x, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
+        )
+    if gradient is None:
+        raise no_gradient()
+    return gradient
 
 
 def no_gradient() -> HoldfastError:
