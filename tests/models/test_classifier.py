@@ -195,3 +195,22 @@ def test_compiled_models_are_differentiated_twice():
 def test_an_output_is_checked_against_its_images(own_errors):
     with pytest.raises(InputError, match=r"shape \(3, 2\)"):
         as_logits(torch.zeros(3, 2), torch.rand(2, 1, 2, 2))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("which", ["images", "labels", "model"])
+def test_what_was_made_inside_inference_mode_is_refused(which, call):
+    with torch.inference_mode():
+        inside = {
+            "model": Returning(FORMS["tensor"]),
+            "images": torch.rand(3, 1, 2, 2),
+            "labels": torch.tensor([0, 1, 2]),
+        }
+    given = {
+        "model": Returning(FORMS["tensor"]),
+        "images": torch.rand(3, 1, 2, 2),
+        "labels": torch.tensor([0, 1, 2]),
+    }
+    given[which] = inside[which]
+    with pytest.raises(HoldfastError, match=rf"({which}|targets): .*made inside torch.inference_mode"):
+        CALLS[call](*given.values())

@@ -53,7 +53,8 @@ def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor
     InputError
         If the output is none of these.
     HoldfastError
-        If the images ask for a gradient and the output has none.
+        If the images ask for a gradient and the output has none, or the call stands inside
+        `torch.inference_mode`, or the model was made there.
 
     Examples
     --------
@@ -64,10 +65,17 @@ def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor
     >>> classify(Named(4, 3), images).shape, images.min()
     (torch.Size([1, 3]), tensor(1.))
     """
+    linked = images.requires_grad and torch.is_grad_enabled()
+    if linked and torch.is_inference_mode_enabled():
+        raise no_gradient()
+    if linked and _is_closed_to_autograd(model):
+        raise HoldfastError(
+            "model: some of its weights were made inside torch.inference_mode(), where autograd "
+            "cannot use them; make or load the model outside"
+        )
     precision = _precision(model, images)
     seen = images.clone() if precision == images.dtype else images.to(precision)
     _check_reach(model)
-    linked = images.requires_grad and torch.is_grad_enabled()
     with _eager(), no_checkpointing() if linked else nullcontext():
         logits = as_logits(model(seen), images)
     if linked and not logits.requires_grad:
@@ -199,6 +207,12 @@ def _precision(model: nn.Module, images: Tensor) -> torch.dtype:
         if tensor.is_floating_point():
             return tensor.dtype
     return images.dtype
+
+
+def _is_closed_to_autograd(model: nn.Module) -> bool:
+    """Tell whether weights were made inside `torch.inference_mode`, and the call stands outside."""
+    made_inside = any(parameter.is_inference() for parameter in model.parameters())
+    return made_inside and not torch.is_inference_mode_enabled()
 
 
 @contextmanager
