@@ -207,7 +207,7 @@ def check_images(images: Any, name: str = "images") -> None:
     ------
     InputError
         If ``images`` is no floating-point tensor of four dimensions, is empty, has NaN or infinite
-        values, or leaves [0, 1].
+        values, leaves [0, 1], or was made inside `torch.inference_mode`.
 
     Examples
     --------
@@ -222,6 +222,7 @@ def check_images(images: Any, name: str = "images") -> None:
         raise InputError(name, f"shape {tuple(images.shape)}", "shape (N, C, H, W), none of them 0")
     if not images.is_floating_point():
         raise InputError(name, images.dtype, "floating-point values in [0, 1]")
+    _check_autograd(images, name)
     low, high = torch.stack(torch.aminmax(images.detach())).tolist()
     if not (low == low and high == high):
         raise InputError(name, "NaN", "finite values in [0, 1]")
@@ -260,7 +261,8 @@ def check_labels(labels: Any, count: int, classes: int | None = None, name: str 
     Raises
     ------
     InputError
-        If ``labels`` is no integer tensor ``(count,)`` or leaves the range.
+        If ``labels`` is no integer tensor ``(count,)``, leaves the range, or was made inside
+        `torch.inference_mode`.
 
     Examples
     --------
@@ -275,12 +277,20 @@ def check_labels(labels: Any, count: int, classes: int | None = None, name: str 
         raise InputError(name, labels.dtype, "integers, one class an image")
     if labels.shape != (count,):
         raise InputError(name, f"shape {tuple(labels.shape)}", f"shape ({count},)")
+    _check_autograd(labels, name)
     if classes is None or count == 0:
         return
     low, high = torch.stack(torch.aminmax(labels.detach())).tolist()
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
         raise InputError(name, wrong, f"classes from 0 to {classes - 1}")
+
+
+def _check_autograd(x: Tensor, name: str) -> None:
+    """Refuse, outside `torch.inference_mode`, what was made inside: autograd takes none of it."""
+    if x.is_inference() and not torch.is_inference_mode_enabled():
+        expected = "a tensor that autograd may use: its clone(), or one made under torch.no_grad()"
+        raise InputError(name, "one made inside torch.inference_mode()", expected)
 
 
 def check_same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:

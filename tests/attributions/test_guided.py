@@ -158,6 +158,44 @@ class Called(nn.Module):
         return self.function(x)
 
 
+# A part of a tensor, overwritten, whose tensor the model goes on with: the same out of place.
+PARTS = {
+    "F.relu_": (lambda z: F.relu_(z[:, :8]), F.relu),
+    "module": (lambda z: nn.ReLU(inplace=True)(z[:, :8]), F.relu),
+    "by keyword": (lambda z: F.relu6(input=z[:, :8], inplace=True), F.relu6),
+    "method": (lambda z: z[:, :8].clamp_(min=0), F.relu),
+    "silu": (lambda z: F.silu(z[:, :8], True), F.silu),
+    "sigmoid_": (lambda z: z[:, :8].sigmoid_(), torch.sigmoid),
+    "aten": (lambda z: torch.ops.aten.tanh_.default(z[:, :8]), torch.tanh),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_guides_where_a_part_of_a_tensor_is_overwritten(name):
+    overwrite, plain = PARTS[name]
+    first, last = nn.Linear(12, 16), nn.Linear(16, 3)
+
+    class Model(nn.Module):
+        def __init__(self, form):
+            super().__init__()
+            self.first, self.last, self.form = first, last, form
+
+        def forward(self, x):
+            return self.last(self.form(self.first(x.flatten(1))))
+
+    def inplace(z):
+        overwrite(z)
+        return z
+
+    def apart(z):
+        return torch.cat([plain(z[:, :8]), z[:, 8:]], 1)
+
+    images, targets = torch.rand(5, 1, 3, 4), torch.tensor([0, 1, 2, 0, 1])
+    maps = GuidedBackprop()(Model(inplace), images, targets)
+    assert torch.allclose(maps, GuidedBackprop()(Model(apart), images, targets), atol=1e-6)
+    assert not torch.allclose(maps, Gradient()(Model(inplace), images, targets))
+
+
 def test_guards_pooling_and_what_surrounds_the_model_are_not_guided():
     class Model(nn.Module):
         def forward(self, x):

@@ -8,10 +8,16 @@ import torch
 from torch import nn
 
 from holdfast.adversarial import FGSM, PGD, CarliniWagner, TargetedPGD, accuracy
-from holdfast.attributions import Gradient, IntegratedGradients
+from holdfast.attributions import (
+    AdversarialGradientIntegration,
+    DeepLIFT,
+    Gradient,
+    IntegratedGradients,
+)
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.manipulation import TopK
 from holdfast.models import Normalized, as_logits, classify
+from holdfast.objectives import ART, GradientStability, JacobianRegularization
 
 
 class Returning(nn.Module):
@@ -147,6 +153,11 @@ CALLS = {
     "gradient": lambda m, x, y: Gradient()(m, x, y),
     "integrated gradients": lambda m, x, y: IntegratedGradients(steps=2)(m, x, y),
     "top-k": lambda m, x, y: TopK(Gradient(), 1, 0.1, 0.05, 2)(m, x, y),
+    "deep lift": lambda m, x, y: DeepLIFT()(m, x, y),
+    "adversarial path": lambda m, x, y: AdversarialGradientIntegration(steps=2)(m, x, y),
+    "art": lambda m, x, y: ART()(m, {"images": x, "labels": y}),
+    "stability": lambda m, x, y: GradientStability()(m, {"images": x, "labels": y}),
+    "jacobian": lambda m, x, y: JacobianRegularization()(m, {"images": x, "labels": y}),
 }
 
 
@@ -184,3 +195,22 @@ def test_compiled_models_are_differentiated_twice():
 def test_an_output_is_checked_against_its_images(own_errors):
     with pytest.raises(InputError, match=r"shape \(3, 2\)"):
         as_logits(torch.zeros(3, 2), torch.rand(2, 1, 2, 2))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("which", ["images", "labels", "model"])
+def test_what_was_made_inside_inference_mode_is_refused(which, call):
+    with torch.inference_mode():
+        inside = {
+            "model": Returning(FORMS["tensor"]),
+            "images": torch.rand(3, 1, 2, 2),
+            "labels": torch.tensor([0, 1, 2]),
+        }
+    given = {
+        "model": Returning(FORMS["tensor"]),
+        "images": torch.rand(3, 1, 2, 2),
+        "labels": torch.tensor([0, 1, 2]),
+    }
+    given[which] = inside[which]
+    with pytest.raises(HoldfastError, match=rf"({which}|targets): .*made inside torch.inference_mode"):
+        CALLS[call](*given.values())

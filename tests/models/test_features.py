@@ -128,3 +128,15 @@ def test_refuses_a_layer_that_does_not_run(own_errors):
     model.forward = lambda x: model[1](model[0](x))
     with pytest.raises(InputError, match="layer: expected a layer that runs"):
         with_features(model, torch.rand(1, 1, 6, 6), "spare")
+
+
+def test_features_are_found_inside_inference_mode():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(32, 2))
+    images = torch.rand(2, 1, 6, 6)
+    with torch.no_grad():
+        logits, maps = with_features(model, images)
+    with torch.inference_mode():
+        found = with_features(model, images)
+    assert maps.min() < 0  # not as the ReLU overwrote them
+    assert torch.equal(found[0], logits)
+    assert torch.equal(found[1], maps)

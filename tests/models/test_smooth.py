@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from scipy.special import lambertw
 from torch.nn import functional as F
 
 from holdfast.models import smooth
@@ -69,17 +68,26 @@ def test_equal_infinities_are_equal():
 
 
 @pytest.mark.parametrize("count", [2, 4, 9, 100])
-def test_the_weighted_mean_stays_below_the_maximum_by_no_more_than_said(count):
-    bound = float(lambertw((count - 1) / math.e).real) / BETA
-    apart = torch.linspace(0, 3, 3001, dtype=torch.float64)
-    worst = torch.zeros(len(apart), count, dtype=torch.float64) - apart[:, None]
-    worst[:, 0] = 0
-    off = -smooth.maximum_over(worst, [1], BETA)
-    assert off.min() >= 0
-    assert off.max() == pytest.approx(bound, rel=1e-5)
+def test_the_smooth_maximum_is_above_the_maximum_by_no_more_than_said(count):
+    bound = math.log(count) / BETA
+    equal = torch.zeros(1, count, dtype=torch.float64)
+    assert smooth.maximum_over(equal, [1], BETA).item() == pytest.approx(bound)
     anything = torch.randn(20000, count, dtype=torch.float64)
-    off = anything.amax(1) - smooth.maximum_over(anything, [1], BETA)
+    off = smooth.maximum_over(anything, [1], BETA) - anything.amax(1)
     assert 0 <= off.min() <= off.max() <= bound
+
+
+def test_the_slopes_of_the_smooth_maximum_are_shares():
+    z = torch.randn(500, 4, dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(smooth.maximum_over(z, [1], BETA).sum(), z)
+    assert slopes.min() >= 0
+    assert torch.allclose(slopes.sum(1), torch.ones(500, dtype=torch.float64))
+
+
+def test_the_smooth_maximum_of_two_is_the_larger():
+    z = torch.randn(50, 2, dtype=torch.float64)
+    both = smooth.larger(z[:, 0], z[:, 1], BETA)
+    assert torch.allclose(smooth.maximum_over(z, [1], BETA), both, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +106,7 @@ def test_max_pool_equals_the_loop_over_windows(kernel, stride, padding, dilation
             rows = [r for a in range(k[0]) if 0 <= (r := i * s[0] - p[0] + a * d[0]) < 7]
             columns = [c for b in range(k[1]) if 0 <= (c := j * s[1] - p[1] + b * d[1]) < 6]
             window = x[:, :, rows][..., columns].flatten(2)
-            weights = torch.exp(BETA * window)
-            expected[:, :, i, j] = (weights * window).sum(2) / weights.sum(2)
+            expected[:, :, i, j] = torch.exp(BETA * window).sum(2).log() / BETA
     assert torch.allclose(ours, expected, atol=1e-12)
 
 
@@ -112,6 +119,5 @@ def test_adaptive_max_pool_equals_the_loop_over_windows(shape):
             rows = slice(i * 7 // shape[0], math.ceil((i + 1) * 7 / shape[0]))
             columns = slice(j * 6 // shape[1], math.ceil((j + 1) * 6 / shape[1]))
             window = x[:, :, rows, columns].flatten(2)
-            weights = torch.exp(BETA * window)
-            expected = (weights * window).sum(2) / weights.sum(2)
+            expected = torch.exp(BETA * window).sum(2).log() / BETA
             assert torch.allclose(ours[:, :, i, j], expected, atol=1e-12)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from holdfast.attributions import Gradient
 from holdfast.contracts import HoldfastError
 from holdfast.models import Normalized, evaluating, statistics_kept
 
@@ -18,6 +19,31 @@ def test_evaluating_restores_each_mode(stateful_model, untouched):
 def test_evaluating_restores_after_an_error(stateful_model, untouched):
     with untouched(stateful_model), pytest.raises(RuntimeError), evaluating(stateful_model):
         raise RuntimeError
+
+
+class Counting(nn.Module):
+    """Changes its buffers in eval mode, too, as observers of quantization do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self.register_buffer("largest", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        self.largest.copy_(torch.maximum(self.largest, x.detach().amax()))
+        return self.linear(x.flatten(1))
+
+
+def test_evaluating_sets_buffers_back(untouched):
+    model = Counting()
+    with untouched(model):
+        maps = Gradient()(model, torch.rand(3, 1, 2, 2), create_graph=True)
+        with evaluating(model):
+            model(torch.rand(3, 1, 2, 2))
+            assert model.calls == 1
+    maps.sum().backward()  # autograd holds none of them
 
 
 def test_statistics_kept_allows_backward_later(stateful_model, untouched):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import check_images, check_positive, chunks, default_chunk
-from holdfast.models import classify, double_backward, evaluating
+from holdfast.models import classify, differentiate, double_backward, evaluating
 
 __all__ = ["AdversarialGradientIntegration"]
 
@@ -139,8 +139,8 @@ class AdversarialGradientIntegration:
                 # The logarithm has the same sign of gradient, and does not vanish in rounding.
                 ahead = select_output(logits, goals, "log_probability").sum()
                 behind = select_output(logits, own, "probability").sum()
-                (climb,) = torch.autograd.grad(ahead, x, retain_graph=True)
-                (loss,) = torch.autograd.grad(behind, x, create_graph=create_graph)
+                climb = differentiate(ahead, x, retain_graph=True)
+                loss = differentiate(behind, x, create_graph=create_graph)
             stride = self.step_size * climb.nan_to_num(0, 0, 0).sign()
             stride = torch.where(reached[:, None, None, None], 0, stride)
             goal = (x.detach() + stride).clamp(0, 1)

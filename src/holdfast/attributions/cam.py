@@ -318,7 +318,7 @@ def _weighted(
                 logits, features = from_features(model, images[part].detach(), layer)
             value = select_output(logits, targets[part], method.output).sum()
             gradient = _slope(value, features, create_graph)
-            if gradient is None and torch.is_inference_mode_enabled():
+            if gradient is None and not features.requires_grad:
                 raise no_gradient()
             if gradient is None:
                 raise InputError("layer", repr(method.layer), "a layer that the logits depend on")
@@ -328,7 +328,7 @@ def _weighted(
 
 
 def _slope(value: Tensor, features: Tensor, create_graph: bool) -> Tensor | None:
-    if not value.requires_grad:
+    if not (value.requires_grad and features.requires_grad):
         return None
     (gradient,) = torch.autograd.grad(value, features, create_graph=create_graph, allow_unused=True)
     return gradient

@@ -18,7 +18,7 @@ from holdfast.attributions.layer_rules import LAYER_CALLS
 from holdfast.attributions.rules import CALLS, Rules
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import check_images, chunks, default_chunk
-from holdfast.models import classify, double_backward, evaluating
+from holdfast.models import classify, differentiate, double_backward, evaluating
 
 __all__ = ["DeepLIFT", "deep_lift", "lift_in_parts"]
 
@@ -147,7 +147,7 @@ def _lift(
         with double_backward() if create_graph else nullcontext(), _Rescaling(len(both)):
             values = select_output(classify(model, both), targets.repeat(2))
             # Image and baseline get the same multipliers; those of the images are half of all.
-            (multipliers,) = torch.autograd.grad(values.sum(), both, create_graph=create_graph)
+            multipliers = differentiate(values.sum(), both, create_graph=create_graph)
     maps = (images - baselines) * multipliers[: len(images)]
     return maps if create_graph else maps.detach(), values.detach().view(2, -1)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import Output, check_images, chunks, default_chunk
-from holdfast.models import classify, double_backward, evaluating, no_gradient
+from holdfast.models import classify, differentiate, double_backward, evaluating
 
 __all__ = ["Gradient", "InputXGradient", "input_gradient"]
 
@@ -142,7 +142,4 @@ def input_gradient(
         linked = create_graph and images.requires_grad
         x = images if linked else images.detach().requires_grad_(True)
         value = select_output(classify(model, x), targets, output).sum()
-        (gradient,) = torch.autograd.grad(value, x, create_graph=create_graph, allow_unused=True)
-    if gradient is None:
-        raise no_gradient()
-    return gradient
+        return differentiate(value, x, create_graph=create_graph)

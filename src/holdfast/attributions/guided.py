@@ -111,12 +111,20 @@ class _Guiding(TorchFunctionMode):
         kwargs = kwargs or {}
         call = recognize(func, args, kwargs, self._scope)
         guided = func in SMOOTH if call is None else call.name not in POOLING
+        overwritten = None
+        if guided and (call.inplace if call else _is_inplace(func, args, kwargs)):
+            # A clone is activated and copied back: what is overwritten may be a part of the tensor
+            # that the model goes on with, to which no hook on the result would belong.
+            overwritten = call.input if call else args[0] if args else kwargs["input"]
+            clone = overwritten.clone()
+            args = tuple(clone if each is overwritten else each for each in args)
+            kwargs = {key: clone if x is overwritten else x for key, x in kwargs.items()}
         result = func(*args, **kwargs)
         if guided and result.requires_grad:
             self.met = True
             # A hook belongs to the tensor as it is now: a later in-place change leaves it alone.
             result.register_hook(self._positive)
-        return result
+        return result if overwritten is None else overwritten.copy_(result)
 
     def _positive(self, gradient: Tensor | None) -> Tensor | None:
         # None stands for a gradient of zeros.
@@ -124,3 +132,11 @@ class _Guiding(TorchFunctionMode):
             return gradient
         with torch._C.DisableTorchFunction():  # no activation of the model's
             return gradient.clamp(min=0)
+
+
+def _is_inplace(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a smooth activation function overwrites its input."""
+    name = getattr(func, "__name__", "").split(".")[0]  # of operators, the overload is left out
+    # As in `F.silu(x, True)`.
+    flag = kwargs.get("inplace", len(args) > 1 and args[1] is True)
+    return bool(flag) or (name.endswith("_") and not name.endswith("__"))

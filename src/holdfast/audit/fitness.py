@@ -16,9 +16,9 @@ from holdfast.contracts import Attribution, HoldfastError
 from holdfast.data import ImageDataset
 from holdfast.models import (
     classify,
+    differentiate,
     double_backward,
     evaluating,
-    no_gradient,
     softplus,
     surrogate_fit,
 )
@@ -233,9 +233,7 @@ def _on_gradients(model: nn.Module, images: Tensor) -> Iterator[str]:
             x = images.clone().requires_grad_(True)
             logits = classify(model, x)
             chosen = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
-            (gradients,) = torch.autograd.grad(chosen, x, allow_unused=True)
-            if gradients is None:
-                raise no_gradient()
+            gradients = differentiate(chosen, x)
     except (HoldfastError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         yield f"The model cannot be differentiated ({reason}): {hopeless}"
@@ -269,7 +267,7 @@ def _on_curvature(model: nn.Module, images: Tensor) -> Iterator[str]:
             x = images.clone().requires_grad_(True)
             logits = classify(model, x)
             chosen = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
-            (gradients,) = torch.autograd.grad(chosen, x, create_graph=True)
+            gradients = differentiate(chosen, x, create_graph=True)
             if gradients.requires_grad:
                 ahead = (gradients * torch.randn_like(gradients)).sum()
                 (bends,) = torch.autograd.grad(ahead, x, allow_unused=True)

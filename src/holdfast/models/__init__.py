@@ -2,7 +2,7 @@
 
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, classes_in, names
-from holdfast.models.classifier import as_logits, classify, no_gradient
+from holdfast.models.classifier import as_logits, classify, differentiate, no_gradient
 from holdfast.models.features import (
     from_features,
     last_convolution,
@@ -33,6 +33,7 @@ __all__ = [
     "cifar_resnet18",
     "classes_in",
     "classify",
+    "differentiate",
     "double_backward",
     "evaluating",
     "from_features",

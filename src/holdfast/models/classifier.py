@@ -18,7 +18,7 @@ from holdfast.models.checkpointing import no_checkpointing
 from holdfast.models.modes import active_modes
 from holdfast.models.twice import double_backward
 
-__all__ = ["as_logits", "classify", "logits_in", "no_gradient"]
+__all__ = ["as_logits", "classify", "differentiate", "logits_in", "no_gradient"]
 
 
 def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
@@ -53,7 +53,8 @@ def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor
     InputError
         If the output is none of these.
     HoldfastError
-        If the images ask for a gradient and the output has none.
+        If the images ask for a gradient and the output has none, or the call stands inside
+        `torch.inference_mode`, or the model was made there.
 
     Examples
     --------
@@ -64,10 +65,17 @@ def classify(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor
     >>> classify(Named(4, 3), images).shape, images.min()
     (torch.Size([1, 3]), tensor(1.))
     """
+    linked = images.requires_grad and torch.is_grad_enabled()
+    if linked and torch.is_inference_mode_enabled():
+        raise no_gradient()
+    if linked and _is_closed_to_autograd(model):
+        raise HoldfastError(
+            "model: some of its weights were made inside torch.inference_mode(), where autograd "
+            "cannot use them; make or load the model outside"
+        )
     precision = _precision(model, images)
     seen = images.clone() if precision == images.dtype else images.to(precision)
     _check_reach(model)
-    linked = images.requires_grad and torch.is_grad_enabled()
     with _eager(), no_checkpointing() if linked else nullcontext():
         logits = as_logits(model(seen), images)
     if linked and not logits.requires_grad:
@@ -130,6 +138,37 @@ def logits_in(output: Any) -> Any:
     return output
 
 
+def differentiate(
+    value: Float[Tensor, ""],
+    x: Tensor,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> Tensor:
+    """Differentiate what was made of a model's output with respect to its images.
+
+    Raises
+    ------
+    HoldfastError
+        If autograd cannot trace the value back to the images. The logits may carry a graph all the
+        same, to the weights of a head behind features without one.
+
+    Examples
+    --------
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> differentiate((x**2).sum(), x)
+    tensor([2., 2.])
+    """
+    gradient = None
+    if value.requires_grad and x.requires_grad:
+        (gradient,) = torch.autograd.grad(
+            value, x, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
+        )
+    if gradient is None:
+        raise no_gradient()
+    return gradient
+
+
 def no_gradient() -> HoldfastError:
     """Make the error for logits that autograd cannot trace back to the images.
 
@@ -168,6 +207,12 @@ def _precision(model: nn.Module, images: Tensor) -> torch.dtype:
         if tensor.is_floating_point():
             return tensor.dtype
     return images.dtype
+
+
+def _is_closed_to_autograd(model: nn.Module) -> bool:
+    """Tell whether weights were made inside `torch.inference_mode`, and the call stands outside."""
+    made_inside = any(parameter.is_inference() for parameter in model.parameters())
+    return made_inside and not torch.is_inference_mode_enabled()
 
 
 @contextmanager

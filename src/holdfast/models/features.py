@@ -233,7 +233,7 @@ class _Last:
 
     def note(self, name: str, module: nn.Module, taken: Any, output: Any) -> None:
         if self._counts(module, taken, output):
-            self._found = name, output, output._version
+            self._found = name, output, 0 if output.is_inference() else output._version
             self.left_behind = False
         elif blocklike(module, taken, features_in(output), self.count):
             self.left_behind = True
@@ -258,7 +258,8 @@ class _Last:
 
     def changed_in_place(self) -> bool:
         _, maps, version = self._get()
-        return maps._version != version
+        # Inside inference mode, changes are not counted: there may have been some.
+        return maps.is_inference() or maps._version != version
 
     def _get(self) -> tuple[str, Tensor, int]:
         if self._found is None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from holdfast.contracts import chunks, default_chunk
+from holdfast.contracts import check_images, chunks, default_chunk
 from holdfast.models.classifier import classify
 from holdfast.models.state import evaluating
 from holdfast.models.surrogate import softplus
@@ -62,6 +62,7 @@ def surrogate_fit(
     >>> fit.agree.shape, fit.replaced
     (torch.Size([3]), 1)
     """
+    check_images(images)
     agree, change, replaced = [], [], 0
     with evaluating(model), torch.enable_grad():
         for part in chunks(len(images), default_chunk(images)):

@@ -22,7 +22,7 @@ def max_pool(
     dilation: Any,
     beta: float,
 ) -> Tensor:
-    """Pool by the mean of each window, weighted by ``softmax(βx)``.
+    """Pool by ``log(Σ exp(βx)) / β`` of each window.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def max_pool(
     --------
     >>> x = torch.tensor([[[1.0, 1.0, 0.0, 9.0]]])
     >>> max_pool(x, [2], 2, None, 0, 1, beta=5.0)
-    tensor([[[1., 9.]]])
+    tensor([[[1.1386, 9.0000]]])
     """
     kernels, paddings = _each(kernel_size, shape), _each(padding, shape)
     strides, dilations = _each(stride or kernel_size, shape), _each(dilation, shape)
@@ -58,7 +58,7 @@ def adaptive_max_pool(x: Tensor, shape: Sequence[int], beta: float) -> Tensor:
     Examples
     --------
     >>> adaptive_max_pool(torch.tensor([[[1.0, 1.0, 9.0]]]), [2], beta=5.0)
-    tensor([[[1., 9.]]])
+    tensor([[[1.1386, 9.0000]]])
     """
     windows = []
     for out, size in zip(shape, x.shape[-len(shape) :], strict=True):

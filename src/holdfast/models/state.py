@@ -19,6 +19,9 @@ __all__ = ["check_watchable", "evaluating", "statistics_kept"]
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within the block, every submodule is in eval mode; after it, in the mode it was in.
 
+    Buffers that a forward pass changes in eval mode, too, as observers of quantization and counters
+    of calls, are set back to what they were.
+
     Unlike ``model.eval()`` followed by ``model.train()``, this keeps submodules that the user
     froze on their own (batch-norm layers, say) as they were. Programs exported by `torch.export`
     and modules frozen by `torch.jit.freeze` have the mode in which that was done, and keep it.
@@ -39,6 +42,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     [True, False]
     """
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    buffers = [(x, x._version, x.clone()) for x in model.buffers() if not x.is_inference()]
     try:
         if any(training for _, training in modes):
             _eval(model)
@@ -47,6 +51,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        with torch.no_grad():
+            for buffer, version, value in buffers:
+                if buffer._version != version:
+                    buffer.copy_(value)
 
 
 def _eval(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.contracts import InputError
-from holdfast.models.classifier import classify
+from holdfast.models.classifier import classify, differentiate
 from holdfast.models.state import evaluating
 from holdfast.models.tokens import Grids, Layout, features_in
 
@@ -116,7 +116,7 @@ def _trace(model: nn.Module, image: Tensor) -> list[_Call]:
             logits = classify(model, x)
         # Not their sum: of probabilities it is 1.
         value = (logits * torch.linspace(1, 2, logits.shape[1]).to(logits)).sum()
-        torch.autograd.grad(value, x)
+        differentiate(value, x)
     return calls
 
 

@@ -17,6 +17,7 @@ from holdfast.models import (
     Normalized,
     Standardized,
     classify,
+    differentiate,
     double_backward,
     evaluating,
     softplus,
@@ -173,8 +174,8 @@ def alignment_loss(
         seen, logits = _ask(model, images, beta, anchor)
         positive = select_output(logits, labels)
         rival = _rival(logits, labels, negative)
-        (toward,) = torch.autograd.grad(positive.sum(), seen, create_graph=True)
-        (away,) = torch.autograd.grad(rival.sum(), seen, create_graph=True)
+        toward = differentiate(positive.sum(), seen, create_graph=True)
+        away = differentiate(rival.sum(), seen, create_graph=True)
     image = per_image(seen, channels)
     apart = cosine_distance(per_image(away, channels), image)
     return F.softplus(-(apart - cosine_distance(per_image(toward, channels), image)))
@@ -202,7 +203,7 @@ def class_gradient(
     with torch.enable_grad():
         seen, logits = _ask(model, images, beta, anchor)
         positive = select_output(logits, labels)
-        (gradient,) = torch.autograd.grad(positive.sum(), seen, create_graph=True)
+        gradient = differentiate(positive.sum(), seen, create_graph=True)
     return gradient, seen
 
 

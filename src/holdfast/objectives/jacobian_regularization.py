@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.contracts import Batch, check_positive
-from holdfast.models import classify, double_backward
+from holdfast.models import classify, differentiate, double_backward
 from holdfast.objectives.checks import classification_losses, images_and_labels
 
 __all__ = ["JacobianRegularization"]
@@ -51,7 +51,7 @@ class JacobianRegularization:
         with torch.enable_grad(), double_backward():
             x = images.detach().requires_grad_(True)
             losses = classification_losses(classify(model, x), labels)
-            (gradient,) = torch.autograd.grad(losses.sum(), x, create_graph=True)
+            gradient = differentiate(losses.sum(), x, create_graph=True)
         cross_entropy = losses.mean()
         jacobian = gradient.square().flatten(1).sum(1).mean()
         return {
