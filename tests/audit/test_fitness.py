@@ -203,6 +203,9 @@ def test_sees_gradients_that_do_not_bend(trained, data):
             return x * (x > 0)
 
     hidden = nn.Sequential(*list(trained[:2]), Positive(), trained[3])
-    (finding,) = check_fitness(hidden, data, [Gradient()]).findings
+    fitness = check_fitness(hidden, data, [Gradient()])
+    (finding,) = fitness.findings
     assert "does not change with the image, even with the surrogate" in finding
+    assert fitness.flat
+    assert not check_fitness(trained, data, [Gradient()]).flat
     assert check_fitness(hidden, data).findings == ()  # no explanation is attacked

@@ -269,3 +269,18 @@ def test_an_attack_that_is_blind_at_some_images_is_told_of():
 def test_measures_beside_an_attack_are_not_other_measures():
     run = made(top_k__gradient=STUCK, pgd=BLIND_PGD)
     assert "others" not in [section.name for section in contents([run], table([run]))]
+
+
+def test_attacks_on_gradients_that_do_not_change_are_no_evidence():
+    # Of IG the image is a part, so that its attack has a direction at every step.
+    checks = {
+        "top_k__integrated_gradients": attack(),
+        "random_sign__gradient": attack(no_direction=None),
+    }
+    assert reasons(made(**checks, fitness={"flat": False})) == {}
+    found = reasons(made(**checks, fitness={"flat": True}))
+    assert {check for check, _ in found} == {"top_k/integrated_gradients"}
+    assert len(found) == 3
+    why = found["top_k/integrated_gradients", "kendall_tau"]
+    assert why.startswith("the gradients that it follows do not change with the image; random")
+    assert "τ 70.0%" in why

@@ -47,12 +47,16 @@ class Fitness:
         How many of the images the model gets right.
     findings : tuple of str
         A sentence for whatever may be wrong; empty if nothing seems to be.
+    flat : bool
+        Whether its gradients do not change with the image, even with the surrogate, or cannot be
+        differentiated: what attacks on maps made of them leave is no evidence.
     """
 
     images: int
     classes: int
     right: int
     findings: tuple[str, ...] = ()
+    flat: bool = False
 
     def __str__(self) -> str:
         known = f"{self.right} of {self.images} images right, {self.classes} classes."
@@ -114,19 +118,18 @@ def check_fitness(
                 f"of class {highest}"
             )
         right = int((logits.argmax(1) == labels).sum())
+        few = images[:DIFFERENTIATED]
+        no_gradients = [*_on_gradients(model, few)]
+        flat = [*_on_curvature(model, few)] if attributions and not no_gradients else []
         findings = [
             *_on_accuracy(model, images, labels, logits),
             *_on_randomness(logits, repeated),
-            *(no_gradients := [*_on_gradients(model, images[:DIFFERENTIATED])]),
+            *no_gradients,
             *_on_surrogate(model, images),
-            *(
-                _on_curvature(model, images[:DIFFERENTIATED])
-                if attributions and not no_gradients
-                else ()
-            ),
+            *flat,
             *(said for one in attributions for said in _on_maps(one, model, images[:1], logits)),
         ]
-    return Fitness(count, classes, right, tuple(findings))
+    return Fitness(count, classes, right, tuple(findings), bool(flat))
 
 
 def _logits(model: nn.Module, data: ImageDataset, images: Tensor) -> Float[Tensor, "n k"]:

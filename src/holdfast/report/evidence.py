@@ -49,7 +49,8 @@ def struck_out(run: AuditedRun) -> dict[tuple[str, str], str]:
     """Find the figures of a run that must not be taken for robustness, and say why.
 
     Similarities of maps after an attack are struck out where most of its steps had no direction,
-    where it moved hardly an image, and where random signs in the same ball leave less of them.
+    where it moved hardly an image, where the audit found that gradients do not change with the
+    image, which all its steps rest on, and where random signs in the same ball leave less of them.
     Accuracy under an attack is struck out where most steps had no direction at the images that the
     model gets right, before the attack or after it.
 
@@ -111,6 +112,9 @@ def _explanations(run: AuditedRun, check: str) -> dict[str, str]:
     _, moved = run.aligned((check, SIMILARITIES[1]), (check, MOVED))
     if len(moved) and (still := int((moved == 0).sum())) > MOSTLY * len(moved):
         reasons.append(f"{still:,} of {len(moved):,} images did not move")
+    # Of a map such as IG the image itself is a part, so that steps have half a direction.
+    if len(stuck) and not reasons and run.fitness.get("flat"):
+        reasons.append("the gradients that it follows do not change with the image")
     instead = [
         _left("random signs at the same ε leave", run, check, RANDOM),
         _left("a random search leaves", run, check, SEARCHED),
