@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test harness lint clean
 
 demo: $(READY)
 	$(BIN)/holdfast demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not harness"
+
+# Long checks over whole families: every architecture, every kind of model.
+harness: $(READY)
+	$(BIN)/python -m pytest -n 2 -m harness tests
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 __all__ = [
@@ -91,7 +91,7 @@ class Batch(TypedDict):
     """What an objective is given: images and labels, and what else the data set has."""
 
     images: Float[Tensor, "n c h w"]
-    labels: Int[Tensor, " n"]
+    labels: Integer[Tensor, " n"]
     boxes: NotRequired[Float[Tensor, "n 4"]]
     masks: NotRequired[Float[Tensor, "n h w"]]
     saliency: NotRequired[Float[Tensor, "n h w"]]
@@ -141,7 +141,7 @@ class Attribution(Protocol):
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -157,7 +157,7 @@ class Attack(Protocol):
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Return the attacked images."""
         ...
@@ -176,7 +176,7 @@ class Manipulation(Protocol):
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Outcome:
         """Return the perturbed images, and how alike their maps are to the original ones."""
         ...

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def explain(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
     methods: Mapping[str, Attribution],
-    targets: Int[Tensor, " n"] | None = None,
+    targets: Integer[Tensor, " n"] | None = None,
     *,
     classes: Sequence[str] | None = None,
     blur: float | None = None,

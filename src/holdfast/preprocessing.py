@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from PIL import Image
+
 from holdfast.contracts import InputError
 
 __all__ = ["Interpolation", "Preprocessing"]
@@ -26,8 +28,9 @@ class Preprocessing:
         Height and width in pixels of the images that the model takes.
     resize : int, optional
         What the photograph is resized to before the central ``size`` is cut out: its short side
-        where ``mode`` is "crop", each of its sides where it is "squash". None where nothing is cut
-        off but what "crop" must: the short side then becomes the longer of ``size``.
+        where ``mode`` is "crop", each of its sides where it is "squash". Where that is smaller than
+        ``size``, black is put around it. None where nothing is cut off but what "crop" must: the
+        short side then becomes the longer of ``size``.
     mode : {"crop", "squash"}
         Whether the photograph keeps its proportions, so that a crop is needed, or is squashed.
     interpolation : str
@@ -42,7 +45,7 @@ class Preprocessing:
     Raises
     ------
     InputError
-        If a number is below 1, a crop is larger than what it is cut from, or a word is unknown.
+        If a number is below 1, or a word is unknown.
 
     Examples
     --------
@@ -66,14 +69,44 @@ class Preprocessing:
             raise InputError("Preprocessing.size", self.size, "height and width, at least 1")
         if self.channels < 1:
             raise InputError("Preprocessing.channels", self.channels, "a number of at least 1")
-        if self.resize is not None and self.resize < max(self.size):
-            expected = f"at least {max(self.size)}, from which {self.size} can be cut"
-            raise InputError("Preprocessing.resize", self.resize, expected)
+        if self.resize is not None and self.resize < 1:
+            raise InputError("Preprocessing.resize", self.resize, "a number of at least 1")
         if self.mode not in ("crop", "squash"):
             raise InputError("Preprocessing.mode", repr(self.mode), "'crop' or 'squash'")
         if self.interpolation not in get_args(Interpolation):
             expected = f"one of {', '.join(get_args(Interpolation))}"
             raise InputError("Preprocessing.interpolation", repr(self.interpolation), expected)
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Resize and crop a photograph, as torchvision's `Resize` and `CenterCrop` do.
+
+        Parameters
+        ----------
+        image : Image
+            Any photograph.
+
+        Returns
+        -------
+        Image
+            One of ``size``, in the mode that it came in.
+
+        Examples
+        --------
+        >>> Preprocessing(size=(224, 224), resize=256).apply(Image.new("RGB", (500, 375))).size
+        (224, 224)
+        """
+        height, width = self.size
+        short = self.resize or max(self.size)
+        if self.mode == "squash":
+            large = (self.resize, self.resize) if self.resize else (width, height)
+        elif image.width <= image.height:
+            large = (short, int(short * image.height / image.width))
+        else:
+            large = (int(short * image.width / image.height), short)
+        if image.size != large:
+            image = image.resize(large, Image.Resampling[self.interpolation.upper()])
+        left, top = _begin(large[0], width), _begin(large[1], height)
+        return image.crop((left, top, left + width, top + height))
 
     def __str__(self) -> str:
         crop = "×".join(map(str, self.size))
@@ -83,3 +116,8 @@ class Preprocessing:
         if self.mode == "squash":
             return f"squashed to {self.resize}×{self.resize} ({how}), centre {crop}"
         return f"short side to {self.resize or max(self.size)} ({how}), centre {crop}"
+
+
+def _begin(side: int, crop: int) -> int:
+    """Return where a crop begins; half a pixel is rounded as torchvision does."""
+    return -((crop - side) // 2) if crop > side else round((side - crop) / 2)

@@ -266,3 +266,13 @@ def test_refuses(changes, says, relu_model, own_errors):
     arguments = {"model": relu_model.float(), "images": torch.rand(2, 2, 5, 5)} | changes
     with pytest.raises(InputError, match=says):
         BoundarySearch()(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_may_be_integers_of_any_size(dtype):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).double()
+    images = torch.rand(3, 1, 2, 2, dtype=torch.float64)
+    labels = model(images).argmax(1)
+    expected = BoundarySearch()(model, images, labels)
+    found = BoundarySearch()(model, images, labels.to(dtype))
+    assert torch.equal(found.points, expected.points)

@@ -4,6 +4,8 @@ import torch
 import torchvision
 from captum.attr import LayerAttribution
 from torch import nn
+from torchvision.models.swin_transformer import SwinTransformer
+from torchvision.models.vision_transformer import VisionTransformer
 
 from holdfast.attributions import (
     CAM,
@@ -12,7 +14,7 @@ from holdfast.attributions import (
     GuidedGradCAM,
     GuidedGradCAMPlusPlus,
 )
-from holdfast.contracts import InputError
+from holdfast.contracts import HoldfastError, InputError
 from holdfast.models import softplus
 
 
@@ -208,3 +210,74 @@ def test_refuses_a_layer_beside_the_way_to_the_logits_in_parts_too(images, targe
 
     with pytest.raises(InputError, match="layer: expected a layer that the logits depend on"):
         GradCAM(chunk=2)(Beside(), images, targets)
+
+
+def small_vit():
+    model = VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5).double().eval()
+    nn.init.normal_(model.heads.head.weight)
+    return model
+
+
+def small_swin():
+    return SwinTransformer([2, 2], 8, [2, 2], [2, 4], [2, 2], num_classes=5).double().eval()
+
+
+@pytest.mark.parametrize("layer", [None, "encoder.layers.encoder_layer_2.ln_1"])
+def test_grad_cam_of_a_vit_by_hand(layer):
+    model, images, targets = small_vit(), torch.rand(2, 3, 32, 32).double(), torch.tensor([1, 4])
+    kept = []
+    hook = model.encoder.layers[-1].ln_1.register_forward_hook(lambda *call: kept.append(call[2]))
+    logits = model(images)
+    hook.remove()
+    (gradient,) = torch.autograd.grad(logits[[0, 1], targets].sum(), kept[0])
+    cams = torch.zeros(2, 1, 4, 4).double()
+    for n in range(2):
+        weights = gradient[n, 1:].mean(0)  # without the class token
+        for place in range(16):
+            value = (weights * kept[0][n, 1 + place]).sum().detach()
+            cams[n, 0, place // 4, place % 4] = value.clamp(min=0)
+    theirs = upsampled(cams, images)
+    assert theirs.abs().max() > 0
+    maps = GradCAM(layer=layer)(model, images, targets)
+    assert torch.allclose(maps.sum(1, keepdim=True), theirs, atol=1e-12)
+    assert torch.allclose(GradCAM(layer=layer, chunk=1)(model, images, targets), maps, atol=1e-12)
+
+
+def test_cam_of_a_swin_that_is_not_square():
+    # Tokens are averaged, so the map is exact: its mean is the logit without the bias.
+    model, images = small_swin(), torch.rand(2, 3, 32, 48).double()
+    targets = torch.tensor([1, 4])
+    features = model.norm(model.features(images))  # channels last
+    assert features.shape == (2, 8, 12, 16)
+    expected = torch.einsum("nyxf,nf->nyx", features, model.head.weight[targets])
+    maps = CAM()(model, images, targets)
+    assert torch.allclose(maps.sum(1, keepdim=True), upsampled(expected[:, None], images))
+    grad_cam = GradCAM()(model, images, targets)
+    cut = upsampled((expected / 96).clamp(min=0)[:, None], images)
+    assert torch.allclose(grad_cam.sum(1, keepdim=True), cut)
+
+
+@pytest.mark.parametrize("make", [small_vit, small_swin])
+@pytest.mark.parametrize("method", [GradCAMPlusPlus, GuidedGradCAM, GuidedGradCAMPlusPlus])
+@pytest.mark.filterwarnings("ignore")
+def test_the_family_works_on_tokens(make, method, untouched):
+    model, images = make(), torch.rand(3, 3, 32, 32).double()
+    with untouched(model):
+        maps = method()(model, images)
+    assert maps.shape == images.shape
+    assert torch.isfinite(maps).all()
+    assert maps.abs().sum() > 0
+    assert torch.allclose(method(chunk=1)(model, images), maps, atol=1e-9)
+
+
+def test_cam_refuses_a_class_token(own_errors):
+    with pytest.raises(InputError, match="model: expected logits that are a dense layer of the m"):
+        CAM()(small_vit(), torch.rand(1, 3, 32, 32).double())
+
+
+def test_inference_mode_is_named(images, own_errors):
+    with (
+        torch.inference_mode(),
+        pytest.raises(HoldfastError, match=r"inside torch.inference_mode\(\)"),
+    ):
+        GradCAM(layer="2")(pooled(), images)

@@ -1,18 +1,22 @@
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+import holdfast
 from holdfast import plot
 from holdfast.attributions import METHODS
 from holdfast.cli import main
 from holdfast.data import ImageData
-from holdfast.models import Architecture
-from holdfast.training import save
+from holdfast.models import Architecture, Normalized
+from holdfast.training import load_recipe, save
 
 TINY = [
     "--data.limit=40",
@@ -82,7 +86,7 @@ def test_audit_takes_settings(in_tmp):
         (["train", "digits/art", "--data.path", "./none"], "ImageData.path"),
         (["train", "digits/art", "--trainer.bogus", "1"], "no setting bogus"),
         (["train", "digits/art", "--set"], "--set"),
-        (["audit", "none"], "none is no folder of a trained run"),
+        (["audit", "none"], "there is no model 'none'"),
         (["report", "none"], "expected the folder of a run, got none"),
         (["report"], "runs"),
         (["report", "none", "--bogus", "1"], "holdfast report has no option --bogus"),
@@ -193,7 +197,7 @@ def test_explain_of_a_model_saved_without_a_size(in_tmp, drawn):
         (["run", "none.png"], "none.png"),
         (["run", "broken.png"], "broken.png"),
         (["run", "good.png", "broken.png"], "broken.png"),
-        (["none", "good.png"], "none, which does not exist"),
+        (["none", "good.png"], "there is no model 'none'"),
         (["run"], "images"),
         (["run", "good.png", "--methods", "ig,tea"], f"has tea; there are {', '.join(METHODS)}"),
         (["run", "good.png", "--methods", ","], "has nothing; there are gradient"),
@@ -336,3 +340,118 @@ def test_roar_says_what_is_wrong(arguments, says, in_tmp, capsys, own_errors):
     assert captured.err.count("\n") == 1
     assert says in captured.err
     assert captured.out == ""
+
+
+@pytest.fixture
+def photographs(in_tmp):
+    """Two classes of small photographs, of which no side is the other."""
+    torch.manual_seed(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = in_tmp / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                noise = torch.randint(0, 256, (30, 40, 3), dtype=torch.uint8).numpy()
+                Image.fromarray(noise).save(folder / f"{number}.png")
+    return "pictures"
+
+
+FAST = [
+    "--audit.manipulations={}",
+    "--audit.attacks={}",
+    "--audit.explained=1",
+    "--audit.gallery=0",
+    "--quiet",
+]
+
+
+def test_what_train_prints_works_for_a_users_own_network(photographs, in_tmp, capsys):
+    (in_tmp / "own.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))\n"
+    )
+    recipe = {
+        "data": {"path": photographs, "size": 16},
+        "model": {"name": "own:make"},
+        "objective": {"class_path": "Natural"},
+        "trainer": {"max_steps": 1},
+    }
+    (in_tmp / "own.yaml").write_text(yaml.safe_dump(recipe))
+    try:
+        assert run("train", "own.yaml", "--out", "run", "--quiet") == 0, capsys.readouterr().err
+        command = capsys.readouterr().out.split("Next: holdfast ")[1].split()
+        assert command == ["audit", "run", "--trust-code"]
+        assert run(*command, *FAST) == 0, capsys.readouterr().err
+        picture = "pictures/test/cat/0.png"
+        explain = ["explain", "run", picture, "--methods", "gradient"]
+        assert run(*explain, "--trust-code") == 0
+        capsys.readouterr()
+        assert run(*explain) == 2
+        assert "--trust-code" in capsys.readouterr().err
+        assert run("roar", "run", "--methods", "gradient", "--quiet") == 2
+        assert "--trust-code" in capsys.readouterr().err
+    finally:
+        sys.modules.pop("own", None)
+
+
+@pytest.mark.parametrize("package", ["timm", "transformers"])
+def test_training_from_published_weights(package, photographs, in_tmp, drawn, capsys):
+    """They are in a local folder, and gone when the run is audited."""
+    library = pytest.importorskip(package)
+    torch.manual_seed(0)
+    if package == "timm":
+        network = library.create_model("test_resnet", num_classes=5)
+        library.models.save_for_hf(network, "theirs", {}, safe_serialization=True)
+        trained, name = network.state_dict()["conv1.0.weight"], "module.conv1.0.weight"
+    else:
+        config = library.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", num_labels=5
+        )
+        network = library.ResNetForImageClassification(config)
+        network.save_pretrained("theirs")
+        library.ConvNextImageProcessor(size={"shortest_edge": 24}).save_pretrained("theirs")
+        name = "module.network.resnet.embedder.embedder.convolution.weight"
+        trained = network.resnet.embedder.embedder.convolution.weight
+    recipe = {
+        "data": {"path": photographs, "size": 24, "resize": 28, "interpolation": "bicubic"},
+        "model": {
+            "name": ("timm:" if package == "timm" else "hf:") + "theirs",
+            "weights": "DEFAULT",
+        },
+        "objective": {"class_path": "Natural"},
+        "optimizer": {"lr": 1e-12},
+        "trainer": {"max_steps": 1},
+    }
+    Path("mine.yaml").write_text(yaml.safe_dump(recipe))
+    assert run("train", "mine.yaml", "--out", "run", "--quiet") == 0, capsys.readouterr().err
+    command = capsys.readouterr().out.split("Next: holdfast ")[1].split()
+    shutil.rmtree("theirs")
+    assert run(*command, *FAST) == 0, capsys.readouterr().err
+    model = holdfast.load("run")
+    torch.testing.assert_close(model.state_dict()[name], trained)
+    assert model.classes == ("cat", "dog")
+    assert isinstance(model, Normalized)
+    # What is explained is what is audited, to the pixel.
+    assert run("explain", "run", "pictures/test/dog/1.png", "--methods", "gradient") == 0
+    data = load_recipe("run/config.yaml").data.load("test")
+    assert torch.equal(drawn[0][0], data.batch([4])["images"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["audit", "timm:resnet5", "--data", "digits"], "(close: resnet50"),
+        (["audit", "hf:no/such", "--data", "digits"], "of hf:no/such cannot be had"),
+        (["audit", "w.pth", "--data", "digits"], "there is no file w.pth"),
+        (["explain", "resnet18", "a.png", "--architecture", "mlp"], "it goes with a file of weig"),
+        (["explain", "run", "a.png", "--model.size", "3"], "--model.… is not for run"),
+        (["roar", "torchvision:resnet18"], "--recipe says what to retrain by"),
+    ],
+)
+def test_a_bad_name_is_said_in_one_line(arguments, says, colour_run, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert says in captured.err

@@ -174,9 +174,12 @@ class TestPretrained:
         assert all(torch.equal(tensor, published[name]) for name, tensor in state.items())
 
     def test_a_last_layer_that_is_not_linear(self) -> None:
-        self.published("squeezenet1_1")
-        with pytest.raises(InputError, match="Architecture.classes: expected 1000, or None"):
-            Architecture("squeezenet1_1", 5, weights="DEFAULT").build()
+        published = self.published("squeezenet1_1").state_dict()
+        model = Architecture("squeezenet1_1", 5, weights="DEFAULT").build()
+        state = model.state_dict()
+        assert state.pop("classifier.1.weight").shape == (5, 512, 1, 1)
+        assert state.pop("classifier.1.bias").shape == (5,)
+        assert all(torch.equal(tensor, published[name]) for name, tensor in state.items())
 
     def test_googlenet_takes_the_normalization_of_all_others(self) -> None:
         # Its weights expect [-1, 1]; torchvision's transform_input converts, also without weights.
@@ -304,3 +307,99 @@ def test_goes_through_yaml() -> None:
         std=(1.0, 0.2, 0.2),
         options={"dropout": 0.3},
     )
+
+
+class TestGrammar:
+    def test_torchvisions_weights_in_the_name(self) -> None:
+        architecture = Architecture("torchvision:resnet50/IMAGENET1K_V2", classes=3)
+        assert (architecture.name, architecture.weights) == (
+            "torchvision:resnet50",
+            "IMAGENET1K_V2",
+        )
+        model = architecture.build(pretrained=False)
+        assert same_tensors(model, torchvision.models.get_model("resnet50", num_classes=3))
+
+    def test_weights_named_twice(self) -> None:
+        with pytest.raises(InputError, match="Architecture.weights: expected V1, as the name says"):
+            Architecture("torchvision:resnet50/V1", weights="V2")
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("resnet5", r"a torchvision name, 'timm:NAME', 'hf:NAME' or .*\(close: resnet50"),
+            ("torchvision:resnet5", r"a classifier of torchvision, .*\(close: resnet50"),
+            ("torchvision:mnist_cnn", "a classifier of torchvision"),
+            ("timm:resnet5", r"a model of timm, .*\(close: resnet50"),
+            ("nowhere:make", "'package.module:function' that Python can import"),
+        ],
+    )
+    def test_unknown(self, name: str, says: str) -> None:
+        with pytest.raises(InputError, match=f"Architecture.name: expected .*{says}") as caught:
+            Architecture(name).build()
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("name", "option"), [("resnet18", "weights"), ("resnet18", "pretrained")]
+    )
+    def test_options_fetch_no_weights(self, name: str, option: str) -> None:
+        with pytest.raises(InputError, match=f"no weights there; .*, got {option}"):
+            Architecture(name, options={option: True}).build()
+
+
+class TestFile:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> str:
+        torch.save({"model": mnist_cnn(4, size=8).state_dict()}, tmp_path / "w.pth")
+        return str(tmp_path / "w.pth")
+
+    def test_weights_of_a_file(self, file: str) -> None:
+        state = torch.load(file)["model"]
+        model = Architecture("mnist_cnn", 4, size=8, weights=file, mean=(0.5,), std=(0.5,)).build()
+        assert all(torch.equal(t, state[name]) for name, t in model.module.state_dict().items())
+
+    def test_the_last_layer_starts_anew_for_other_classes(self, file: str) -> None:
+        state = torch.load(file)["model"]
+        model = Architecture("mnist_cnn", 3, size=8, weights=file).build()
+        same = {name for name, t in model.state_dict().items() if torch.equal(t, state[name])}
+        assert set(state) - same == {"logits.weight", "logits.bias"}
+
+    def test_a_file_is_not_needed_to_build_again(self, file: str) -> None:
+        architecture = Architecture("mnist_cnn", 4, size=8, weights=file)
+        Path(file).unlink()
+        architecture.build(pretrained=False)
+        with pytest.raises(InputError, match="does not exist"):
+            architecture.build()
+
+    def test_the_normalization_of_a_file_is_taken(self, tmp_path: Path) -> None:
+        whole = Normalized(mnist_cnn(4, size=8), (0.25,), (0.5,))
+        torch.save(whole.state_dict(), tmp_path / "n.pt")
+        architecture = Architecture("mnist_cnn", 4, size=8, weights=str(tmp_path / "n.pt"))
+        filled = architecture.filled(architecture.described())
+        assert (filled.mean, filled.std) == ((0.25,), (0.5,))
+        images = torch.rand(2, 1, 8, 8)
+        assert torch.equal(filled.build().eval()(images), whole.eval()(images))
+
+
+class TestFilled:
+    def test_trained_weights_bring_their_normalization(self) -> None:
+        architecture = Architecture("resnet18", classes=3, weights="DEFAULT")
+        filled = architecture.filled(architecture.described())
+        wanted = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
+        assert (filled.mean, filled.std) == (tuple(wanted.mean), tuple(wanted.std))
+        assert (filled.classes, filled.weights) == (3, "IMAGENET1K_V1")
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            Architecture("resnet18", weights="DEFAULT", mean=(0.0,) * 3, std=(1.0,) * 3),
+            Architecture("resnet18", weights="DEFAULT", standardize=True),
+            Architecture("resnet18"),
+        ],
+    )
+    def test_what_is_said_stays(self, given: Architecture) -> None:
+        filled = given.filled(given.described())
+        assert (filled.mean, filled.std, filled.standardize) == (
+            given.mean,
+            given.std,
+            given.standardize,
+        )

@@ -1,6 +1,9 @@
-"""A small member of every family of classifiers, through every kind of method."""
+"""A small member of every family of classifiers, through every kind of method.
 
-import copy
+torchvision's families, and those of timm and transformers where they are installed. Weights are
+random, of a size that keeps activations alive.
+"""
+
 import functools
 import math
 import warnings
@@ -33,8 +36,10 @@ from holdfast.attributions import (
     SmoothGrad,
 )
 from holdfast.manipulation import RandomSign, TopK
-from holdfast.models import classify, last_convolution
+from holdfast.models import classify, last_features
 from holdfast.objectives import ART, alignment_loss
+
+pytestmark = pytest.mark.harness
 
 CLASSES = 5
 
@@ -225,10 +230,10 @@ FAMILIES = {
     "mobilenet_v3": (torchvision_mobilenet_v3, 32, "features", 0),
     "regnet_x": (lambda: torchvision_regnet(None), 32, "trunk_output", 0),
     "regnet_y": (lambda: torchvision_regnet(0.25), 32, "trunk_output", 0),
-    "resnet": (lambda: torchvision_resnet(resnet.BasicBlock), 64, "layer4", 0),
+    "resnet": (lambda: torchvision_resnet(resnet.BasicBlock), 48, "layer4", 0),
     "resnext": (
         lambda: torchvision_resnet(resnet.Bottleneck, groups=8, width_per_group=2),
-        64,
+        48,
         "layer4",
         0,
     ),
@@ -252,7 +257,7 @@ FAMILIES = {
     "vit": (
         lambda: tv.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=CLASSES),
         32,
-        "encoder",
+        "encoder.layers.encoder_layer_1.ln_1",
         1,
     ),
     "timm_byobnet": (lambda: timm("test_byobnet"), 64, "final_conv", 0),
@@ -261,7 +266,7 @@ FAMILIES = {
     "timm_deit": (
         lambda: timm("deit_tiny_distilled_patch16_224", img_size=32, **VIT),
         32,
-        "norm",
+        "blocks.1.norm1",
         2,
     ),
     "timm_edgenext": (
@@ -280,21 +285,21 @@ FAMILIES = {
     "timm_levit": (
         lambda: timm(
             "levit_128s",
-            img_size=64,
+            img_size=128,
             embed_dim=(32, 48, 64),
             key_dim=8,
             num_heads=(2, 3, 4),
             depth=(1, 1, 1),
         ),
-        64,
-        "stages",
+        128,
+        "stages.2.blocks.0",
         0,
     ),
-    "timm_mambaout": (lambda: timm("test_mambaout"), 64, "stages", 0),
+    "timm_mambaout": (lambda: timm("test_mambaout"), 64, "stages.3.blocks.0", 0),
     "timm_mixer": (timm_mixer, 32, "norm", 0),
     "timm_nfnet": (lambda: timm("test_nfnet"), 64, "final_act", 0),
     "timm_poolformer": (timm_poolformer, 64, "stages", 0),
-    "timm_resnet": (lambda: timm("test_resnet"), 64, "layer4", 0),
+    "timm_resnet": (lambda: timm("test_resnet"), 48, "layer4", 0),
     "timm_swin": (
         lambda: timm(
             "swin_tiny_patch4_window7_224",
@@ -308,10 +313,15 @@ FAMILIES = {
         "norm",
         0,
     ),
-    "timm_vit": (lambda: timm("test_vit", img_size=64), 64, "norm", 1),
+    "timm_vit": (lambda: timm("test_vit", img_size=64), 64, "blocks.5.norm1", 1),
     "transformers_resnet": (transformers_resnet, 64, "resnet.encoder.stages.3", 0),
-    "transformers_vit": (lambda: transformers_vit("sdpa"), 32, "vit.layernorm", 1),
-    "transformers_vit_eager": (lambda: transformers_vit("eager"), 32, "vit.layernorm", 1),
+    "transformers_vit": (lambda: transformers_vit("sdpa"), 32, "vit.layers.1.layernorm_before", 1),
+    "transformers_vit_eager": (
+        lambda: transformers_vit("eager"),
+        32,
+        "vit.layers.1.layernorm_before",
+        1,
+    ),
 }
 
 
@@ -334,13 +344,24 @@ def alive(model, size):
 
 @functools.cache
 def case(name):
+    """Build a network, and take two of eight images whose class is the safest."""
     torch.manual_seed(0)
     build, size, layer, _ = FAMILIES[name]
     model = alive(build(), size)
-    images = torch.rand(2, 3, size, size)
+    images = torch.rand(8, 3, size, size)
+    labels, radii = safe_radii(model, images)
+    best = radii.topk(2).indices
+    return model, images[best], labels[best], layer
+
+
+def safe_radii(model, images):
+    """Predict classes, and how far every pixel may move before they change, to first order."""
+    x = images.clone().requires_grad_(True)
+    first, second = classify(model, x).topk(2, 1).values.unbind(1)
+    (gradient,) = torch.autograd.grad((first - second).sum(), x)
     with torch.no_grad():
         labels = classify(model, images).argmax(1)
-    return model, images, labels, layer
+    return labels, (first - second).detach() / gradient.flatten(1).abs().sum(1)
 
 
 def relative(first, second):
@@ -358,7 +379,8 @@ def test_gradients(name):
     model, images, labels, _ = case(name)
     gradient = Gradient()(model, images, labels)
     expected = slow_gradient(model, images, labels)
-    assert expected.isfinite().all() and (expected.flatten(1).abs().amax(1) > 0).all()
+    assert expected.isfinite().all()
+    assert (expected.flatten(1).abs().amax(1) > 0).all()
     assert relative(gradient, expected) < 1e-4
     # Little noise changes little; a kink or two may lie in the way.
     smooth = SmoothGrad(samples=2, noise=1e-5)(model, images, labels)
@@ -374,9 +396,10 @@ def test_guided_backpropagation(name):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         maps = GuidedBackprop()(model, images, labels)
-    assert maps.isfinite().all() and maps.abs().sum() > 0
+    assert maps.isfinite().all()
+    assert maps.abs().sum() > 0
     guided = relative(maps, slow_gradient(model, images, labels)) > 1e-3
-    assert guided or any("uid" in str(w.message) for w in caught)
+    assert guided or any("GuidedBackprop" in str(w.message) for w in caught)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -385,32 +408,33 @@ def test_deep_lift_sums_up_or_warns(name):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         maps = DeepLIFT()(model, images, labels)
-    assert maps.isfinite().all() and maps.abs().sum() > 0
+    assert maps.isfinite().all()
+    assert maps.abs().sum() > 0
     with torch.no_grad():
-        change = (model_logits(model, images) - model_logits(model, 0 * images)).gather(
-            1, labels[:, None]
-        )[:, 0]
+        change = classify(model, images) - classify(model, 0 * images)
+    change = change.gather(1, labels[:, None])[:, 0]
     missed = (maps.flatten(1).sum(1) - change).abs() / change.abs()
     assert missed.max() < 0.011 or any("DeepLIFT" in str(w.message) for w in caught), missed
-
-
-def model_logits(model, images):
-    return classify(model, images)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_grad_cam_reads_the_last_spatial_features(name):
     model, images, labels, layer = case(name)
     front = FAMILIES[name][3]
-    assert last_convolution(model, images) == layer
+    assert last_features(model, images) == layer
     seen = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2]))
+
+    def keep(module, inputs, output):
+        seen.append(output)
+        return output.clone()  # DenseNet changes it in place
+
+    hook = model.get_submodule(layer).register_forward_hook(keep)
     try:
         with torch.enable_grad():
             logits = classify(model, images).gather(1, labels[:, None])
     finally:
         hook.remove()
-    features = seen[-1] if isinstance(seen[-1], torch.Tensor) else seen[-1][0]
+    (features,) = seen
     (gradient,) = torch.autograd.grad(logits.sum(), features)
     cam = spatial(gradient, front).mean((2, 3), keepdim=True) * spatial(features, front)
     cam = F.interpolate(cam.sum(1, keepdim=True).relu(), images.shape[2:], mode="bilinear")
@@ -431,33 +455,27 @@ def spatial(features, front):
 def test_boundary_attribution(name):
     model, images, labels, _ = case(name)
     method = BoundaryIntegratedGradients(
-        BoundarySearch(steps=6, scout_steps=3, restarts=0), steps=4
+        BoundarySearch(steps=4, scout_steps=3, restarts=0), steps=3
     )
     maps, found = method.with_found(model, images[:1], labels[:1])
     assert maps.isfinite().all()
-    assert found.all() and maps.abs().sum() > 0
-
-
-def safe_radius(model, images, labels):
-    """A radius at which the class stays, if the network is about linear there."""
-    x = images.clone().requires_grad_(True)
-    logits = classify(model, x)
-    own = logits.gather(1, labels[:, None])[:, 0]
-    lead = own - logits.scatter(1, labels[:, None], -math.inf).amax(1)
-    (gradient,) = torch.autograd.grad(lead.sum(), x)
-    return min(4 / 255, (lead / gradient.flatten(1).abs().sum(1)).min().item() / 2)
+    assert found.all()
+    assert maps.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_top_k_attack_beats_random_signs(name):
     model, images, labels, _ = case(name)
-    eps, k = safe_radius(model, images, labels), images[0, 0].numel() // 10
+    eps = min(4 / 255, safe_radii(model, images)[1].min().item() / 2)
+    k = images[0, 0].numel() // 10
     attack = TopK(Gradient(), k=k, eps=eps, step_size=eps / 3, steps=4, judge_every=2)
     outcome = attack(model, images, labels)
     random = RandomSign(Gradient(), eps=eps)(model, images, labels)
     assert outcome.preserved.all()
-    assert (outcome.moved > 0.5 * eps).all() and (outcome.stuck == 0).all()
-    assert outcome.similarity.mean() < random.similarity.mean() - 0.02
+    assert (outcome.moved > 0.5 * eps).all()
+    assert (outcome.stuck == 0).all()
+    # Where ε is small both are near 1: then the changes are compared.
+    assert 1 - outcome.similarity.mean() > 1.3 * (1 - random.similarity.mean())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -465,43 +483,20 @@ def test_art_step(name):
     model, images, labels, _ = case(name)
     x = images.clone().requires_grad_(True)
     second = torch.autograd.grad(alignment_loss(model, x, labels).sum(), x)[0]
-    assert second.isfinite().all() and (second.flatten(1).abs().amax(1) > 0).all()
-    twin = copy.deepcopy(model).train()
-    for module in twin.modules():
+    assert second.isfinite().all()
+    assert (second.flatten(1).abs().amax(1) > 0).all()
+    for module in model.modules():
         # Two images of one pixel are too few to normalize by, for the last batch-norm.
         module.training = not isinstance(module, nn.modules.batchnorm._BatchNorm)
-    terms = ART(attack=PGD(eps=8 / 255, step_size=4 / 255, steps=1))(
-        twin, {"images": images, "labels": labels}
-    )
-    gradients = torch.autograd.grad(terms["alignment"], list(twin.parameters()), allow_unused=True)
+    objective = ART(attack=PGD(eps=8 / 255, step_size=4 / 255, steps=1))
+    try:
+        terms = objective(model, {"images": images, "labels": labels})
+        weights = list(model.parameters())
+        gradients = torch.autograd.grad(terms["alignment"], weights, allow_unused=True)
+    finally:
+        model.eval()
     gradients = [gradient for gradient in gradients if gradient is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     moved = sum(bool(gradient.any()) for gradient in gradients) / len(gradients)
-    assert moved > 0.6 and terms["loss"].isfinite()
-
-
-if __name__ == "__main__":
-    import sys
-    import time
-
-    for name in sys.argv[1:] or FAMILIES:
-        t = time.time()
-        try:
-            model, images, labels, layer = case(name)
-        except Exception as e:
-            print(name, "BUILD", repr(e)[:200])
-            continue
-        b = time.time() - t
-        images = images.clone().requires_grad_()
-        t = time.time()
-        y = classify(model, images)
-        (g,) = torch.autograd.grad(y.max(1).values.sum(), images)
-        e = time.time() - t
-        try:
-            found = last_convolution(model, images.detach())
-        except Exception as ex:
-            found = repr(ex)[:80]
-        print(
-            f"{name:16s} build {b:.2f} fb {e:.3f} std {y.std():.2e} between {(y[0] - y[1]).abs().max().item():.2e} grad {g.abs().max():.2e} zero {(g == 0).float().mean():.2f} layer {found} {'' if found == layer else '!!! ' + layer}",
-            flush=True,
-        )
+    assert moved > 0.6
+    assert terms["loss"].isfinite()

@@ -856,7 +856,7 @@ class Checkpointed(nn.Module):
         return self.last(checkpoint(self.inner, x, use_reentrant=False))
 
 
-def test_checkpointed_parts_are_computed_again_as_they_were():
+def test_checkpointed_parts_are_computed_once():
     torch.manual_seed(0)
     plain, again = Checkpointed(False).double(), Checkpointed(True).double()
     again.load_state_dict(plain.state_dict())
@@ -879,7 +879,7 @@ def test_checkpointed_parts_are_computed_again_as_they_were():
     model = Within(lambda x: checkpoint(pools[1], pools[0](x), use_reentrant=False))
     with softplus(5.0) as surrogate:
         derivatives(lambda x: model(x[None]).square(), x - 0.5)
-    assert set(surrogate.replaced) == {"relu"}  # the second pooling stays when it is done again
+    assert set(surrogate.replaced) == {"relu"}
 
 
 def test_blocks_nest_and_an_error_inside_ends_them():

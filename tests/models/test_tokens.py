@@ -50,6 +50,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.harness
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.filterwarnings("ignore:The default weight init")
 def test_every_convolutional_family_of_torchvision(name):
@@ -90,7 +91,7 @@ def test_the_transformers_of_torchvision(make, size, layer, shape, untouched):
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), features)
     assert (gradient != 0).any(1).all()
     leaf = from_features(model, images, layer)
-    assert torch.equal(leaf[1], features)
+    assert torch.allclose(leaf[1], features, atol=1e-6)  # fused kernels round otherwise
     assert torch.allclose(torch.autograd.grad(leaf[0][:, 1].sum(), leaf[1])[0], gradient, atol=1e-6)
 
 
@@ -112,6 +113,7 @@ TIMM = {
 }
 
 
+@pytest.mark.harness
 @pytest.mark.parametrize("name", TIMM)
 def test_families_of_timm(name):
     timm = pytest.importorskip("timm")
@@ -155,7 +157,6 @@ SMALL_SWIN = {
     ("kind", "settings", "layer", "shape"),
     [
         ("ViT", SMALL, "vit.layers.1.layernorm_before", (16, 4, 6)),
-        ("Dinov2WithRegisters", SMALL, "dinov2_with_registers.layernorm", (16, 4, 6)),
         ("Swin", SMALL_SWIN, "swin.layernorm", (16, 8, 12)),
         (
             "ResNet",

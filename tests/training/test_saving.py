@@ -15,7 +15,8 @@ from torch import nn
 import holdfast
 from holdfast.contracts import InputError
 from holdfast.models import Architecture
-from holdfast.training.saving import load, save
+from holdfast.training.saving import load_saved as load
+from holdfast.training.saving import save
 
 SMALL = Architecture("mnist_cnn", classes=2, size=8, mean=(0.5,), std=(0.25,))
 NAMES = ("cat", "dog")

@@ -182,7 +182,7 @@ class TestTrainedModels:
         architecture = Architecture("torch.nn:Flatten", classes=64)
         names = [str(pixel) for pixel in range(64)]
         save(nn.Flatten(), run, architecture=architecture, classes=names)
-        with pytest.raises(InputError, match=r"teacher: .*Holdfast's or torchvision's, got .*own"):
+        with pytest.raises(InputError, match=r"teacher: .*of Holdfast, torchvision, timm or .*own"):
             build(DefensiveDistillation, {"teacher": str(run)})
 
     def test_one_in_memory_alone_cannot_be_written_down(self):

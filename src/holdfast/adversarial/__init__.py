@@ -5,6 +5,7 @@ many of them the model still gets right.
 """
 
 from holdfast.adversarial.accuracy import accuracy, correct
+from holdfast.adversarial.apgd import APGD
 from holdfast.adversarial.ball import L2Ball, LinfBall, Norm, ball
 from holdfast.adversarial.boundary import Boundary, BoundarySearch
 from holdfast.adversarial.carlini_wagner import CarliniWagner
@@ -15,7 +16,7 @@ from holdfast.adversarial.pgd import PGD
 from holdfast.adversarial.slope import slope
 from holdfast.adversarial.spatial import Spatial
 from holdfast.adversarial.spsa import SPSA
-from holdfast.adversarial.standard import APGD, Square
+from holdfast.adversarial.square import Square
 from holdfast.adversarial.synthesis import class_seeds, synthesize
 from holdfast.adversarial.targeted import TargetedPGD
 from holdfast.adversarial.transfer import Transfer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.contracts import (
@@ -22,7 +22,7 @@ __all__ = ["accuracy", "check_logits", "correct", "right"]
 def accuracy(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     attack: Attack | None = None,
     chunk: int | None = None,
 ) -> float:
@@ -72,7 +72,7 @@ def accuracy(
 def correct(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     attack: Attack | None = None,
     chunk: int | None = None,
 ) -> Bool[Tensor, " n"]:
@@ -107,7 +107,7 @@ def correct(
     check_labels(labels, len(images))
     if attack is not None:
         images = attack(model, images, labels)
-    labels = labels.to(images.device)
+    labels = labels.to(images.device, torch.long)
     with evaluating(model), torch.no_grad():
         return torch.cat(
             [
@@ -117,7 +117,7 @@ def correct(
         )
 
 
-def right(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+def right(logits: Float[Tensor, "n k"], labels: Integer[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """Tell whether the label has the highest logit; it has not where a logit is NaN.
 
     Raises

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.halfspace import nearest_in_halfspace
@@ -46,7 +46,7 @@ class Boundary:
 
     points: Float[Tensor, "n c h w"]
     distances: Float[Tensor, " n"]
-    labels: Int[Tensor, " n"]
+    labels: Integer[Tensor, " n"]
     found: Bool[Tensor, " n"]
 
 
@@ -120,7 +120,7 @@ class BoundarySearch:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"] | None = None,
+        labels: Integer[Tensor, " n"] | None = None,
     ) -> Boundary:
         """Search around each image for a class other than its label; the model runs in eval mode.
 
@@ -150,7 +150,7 @@ class BoundarySearch:
         if labels is None:
             labels = predicted
         check_labels(labels, len(images), logits.shape[1])
-        labels = labels.to(images.device)
+        labels = labels.to(images.device, torch.long)
 
         points = images.clone()
         distances = torch.where(predicted == labels, math.inf, torch.zeros_like(logits[:, 0]))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.accuracy import correct
@@ -85,7 +85,7 @@ class CarliniWagner:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Find an image of another class near each image; the model runs in eval mode.
 
@@ -100,7 +100,7 @@ class CarliniWagner:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
         """Return the attacked images, and the share of steps without direction; no warning.
 

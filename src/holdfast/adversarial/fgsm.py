@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.ball import ball
@@ -53,7 +53,7 @@ class FGSM:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Move each image one step away from its label; the model runs in eval mode.
 
@@ -67,7 +67,7 @@ class FGSM:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
         """Return the moved images, and 1 where there was no direction, else 0; no warning."""
         step = PGD(self.eps, self.eps, steps=1, random_start=False, chunk=self.chunk)

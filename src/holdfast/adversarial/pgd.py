@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -93,7 +93,7 @@ class PGD:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Attack each image away from its label; the model runs in eval mode.
 
@@ -108,7 +108,7 @@ class PGD:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
         """Return the attacked images, and the share of steps without direction; no warning.
 
@@ -218,7 +218,7 @@ def ascend(
     attack: PGD,
     value: Callable[[Tensor, Tensor], Tensor],
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     start: Float[Tensor, "n c h w"],
 ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
     """Maximize a function of images and labels, chunk by chunk.

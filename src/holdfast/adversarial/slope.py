@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from holdfast.contracts import StuckWarning
-from holdfast.models import no_gradient
+from holdfast.models import no_gradient, no_second_derivative
 
 __all__ = ["directionless", "linked", "slope", "warn_if_stuck"]
 
@@ -22,7 +22,8 @@ def slope(values: Float[Tensor, " n"], x: Float[Tensor, "n c h w"]) -> Float[Ten
     HoldfastError
         If autograd cannot trace the values back to the images: the model runs without recording
         gradients, or does not use the images. An attack would stay where it is, and the model would
-        look robust. Values that may rightly be constant come through `linked`.
+        look robust. Values that may rightly be constant come through `linked`. Also if they are
+        gradients themselves, and PyTorch cannot differentiate a function of the model twice.
 
     Examples
     --------
@@ -36,7 +37,10 @@ def slope(values: Float[Tensor, " n"], x: Float[Tensor, "n c h w"]) -> Float[Ten
     """
     if not values.requires_grad:
         raise no_gradient()
-    (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+    try:
+        (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+    except RuntimeError as error:
+        raise no_second_derivative(error) or error from error
     if gradient is None:
         raise no_gradient()
     return gradient

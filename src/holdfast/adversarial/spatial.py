@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
@@ -93,7 +93,7 @@ class Spatial:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Turn and shift each image to the model's disadvantage; the model runs in eval mode.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.accuracy import correct
@@ -90,7 +90,7 @@ class SPSA:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Attack each image away from its label; the model runs in eval mode.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.pgd import PGD
@@ -16,7 +16,7 @@ __all__ = ["class_seeds", "synthesize"]
 def synthesize(
     model: nn.Module,
     seeds: Float[Tensor, "n c h w"],
-    classes: Int[Tensor, " n"],
+    classes: Integer[Tensor, " n"],
     *,
     eps: float = 40.0,
     step_size: float = 1.0,
@@ -87,8 +87,8 @@ def synthesize(
 
 def class_seeds(
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    classes: Int[Tensor, " m"],
+    labels: Integer[Tensor, " n"],
+    classes: Integer[Tensor, " m"],
     *,
     seed: int = 0,
 ) -> Float[Tensor, "m c h w"]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -102,7 +102,7 @@ class TargetedPGD:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Attack each image towards another class than its label; the model runs in eval mode.
 
@@ -117,7 +117,7 @@ class TargetedPGD:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
         """Return the attacked images, and the share of steps without direction; no warning."""
         check_images(images)
@@ -136,7 +136,7 @@ class TargetedPGD:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"],
+        targets: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Attack each image towards the class given for it; ``target`` plays no part.
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import check_images, check_positive, chunks, default_chunk
-from holdfast.models import classify, evaluating
+from holdfast.models import classify, double_backward, evaluating
 
 __all__ = ["AdversarialGradientIntegration"]
 
@@ -66,7 +67,7 @@ class AdversarialGradientIntegration:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -85,7 +86,7 @@ class AdversarialGradientIntegration:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, " n"]]:
@@ -128,7 +129,7 @@ class AdversarialGradientIntegration:
         total = torch.zeros_like(offset)
         reached = torch.zeros(len(starts), dtype=torch.bool, device=images.device)
         for step in range(self.steps + 1):
-            with torch.enable_grad():
+            with torch.enable_grad(), double_backward() if create_graph else nullcontext():
                 x = starts + offset if create_graph else (starts + offset).detach()
                 x = x if x.requires_grad else x.requires_grad_(True)
                 logits = classify(model, x)

@@ -13,11 +13,11 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import BoundarySearch
-from holdfast.attributions.deep_lift import deep_lift
+from holdfast.attributions.deep_lift import lift_in_parts
 from holdfast.attributions.gradient import input_gradient
 from holdfast.attributions.path import integrate, path_points
 from holdfast.attributions.sampled import mean_gradient
@@ -78,7 +78,7 @@ class BoundarySaliency:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -91,7 +91,7 @@ class BoundarySaliency:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, " n"]]:
@@ -162,7 +162,7 @@ class BoundaryIntegratedGradients:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -175,7 +175,7 @@ class BoundaryIntegratedGradients:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, " n"]]:
@@ -256,7 +256,7 @@ class BoundarySmoothGrad:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -269,7 +269,7 @@ class BoundarySmoothGrad:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, " n"]]:
@@ -328,7 +328,7 @@ class BoundaryDeepLIFT:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -341,7 +341,7 @@ class BoundaryDeepLIFT:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, " n"]]:
@@ -351,17 +351,10 @@ class BoundaryDeepLIFT:
         with evaluating(model):
             targets = resolve_targets(model, images, targets, size)
             baselines, found = baselines_of(self.search, model, images)
-            maps = [
-                deep_lift(
-                    model,
-                    images[part],
-                    baselines[part],
-                    targets[part],
-                    create_graph=create_graph,
-                )
-                for part in chunks(len(images), size)
-            ]
-        return torch.cat(maps), found
+            maps = lift_in_parts(
+                "BoundaryDeepLIFT", model, images, baselines, targets, size, create_graph
+            )
+        return maps, found
 
 
 class _Smoothed(nn.Module):

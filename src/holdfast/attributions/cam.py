@@ -7,11 +7,12 @@ is divided equally among the channels: their sum is the class activation map.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +27,7 @@ from holdfast.contracts import (
     default_chunk,
 )
 from holdfast.models import (
+    double_backward,
     evaluating,
     from_features,
     last_features,
@@ -76,7 +78,7 @@ class CAM:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -131,7 +133,7 @@ class GradCAM:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -179,7 +181,7 @@ class GradCAMPlusPlus:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -220,7 +222,7 @@ class GuidedGradCAM:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -260,7 +262,7 @@ class GuidedGradCAMPlusPlus:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -304,7 +306,8 @@ def _weighted(
         # With the name, each part can leave out the graph before the layer.
         layer = last_features(model, images)
     maps = []
-    with evaluating(model), torch.enable_grad():
+    twice = double_backward() if create_graph else nullcontext()
+    with evaluating(model), torch.enable_grad(), twice:
         targets = resolve_targets(model, images, targets, method.chunk)
         for part in parts:
             if layer is None or create_graph:

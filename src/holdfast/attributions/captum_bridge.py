@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets
@@ -153,7 +153,7 @@ class FromCaptum:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:

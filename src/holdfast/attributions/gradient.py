@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
@@ -46,7 +46,7 @@ class Gradient:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -104,7 +104,7 @@ class InputXGradient:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -117,7 +117,7 @@ class InputXGradient:
 def input_gradient(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    targets: Int[Tensor, " n"],
+    targets: Integer[Tensor, " n"],
     *,
     output: Output = "logit",
     create_graph: bool = False,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from holdfast.attributions.gradient import Gradient
 from holdfast.contracts import Output
+from holdfast.models import double_backward
 from holdfast.models.activations import POOLING, SMOOTH, recognize
 from holdfast.models.scope import Scope
 
@@ -62,13 +64,13 @@ class GuidedBackprop:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
         """Return the map of each image, ``(N, C, H, W)``; the model runs in eval mode."""
         gradient = Gradient(output=self.output, chunk=self.chunk)
-        with _Guiding() as guiding:
+        with double_backward() if create_graph else nullcontext(), _Guiding() as guiding:
             maps = gradient(model, images, targets, create_graph=create_graph)
         if not guiding.met:
             warnings.warn(

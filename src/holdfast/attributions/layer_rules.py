@@ -47,7 +47,8 @@ def _attention(rules: Rules, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Scaled dot-product attention: product, softmax, product."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    q, k, v, mask = (given.get(name) for name in names[:4])
+    q, k, v = (given[name] for name in names[:3])
+    mask = given.get("attn_mask")
     if given.get("dropout_p") or given.get("enable_gqa") or not rules.paired(k):
         return NotImplemented
     scale = given.get("scale")
@@ -191,10 +192,11 @@ def _normalize(
 
 
 def _norm(rules: Rules, func: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """The Euclidean norm along dimensions."""
+    """Compute the Euclidean norm along dimensions."""
     given = {**dict(zip(("p", "dim", "keepdim"), args, strict=False)), **kwargs}
     order = given.pop("ord", given.pop("p", 2))
     dim, keepdim = given.pop("dim", None), given.pop("keepdim", False)
+    given = {name: value for name, value in given.items() if value is not None}
     vector = not isinstance(dim, tuple | list) or "vector" in func.__name__ or len(dim) == 1
     if given or dim is None or not rules.paired(x) or not _within(dim, x):
         return NotImplemented

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.attributions.baseline import check_baseline, expand_baseline, same_settings
@@ -85,7 +85,7 @@ class IntegratedGradients:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -110,7 +110,7 @@ def integrate(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
     baselines: Float[Tensor, "n c h w"],
-    targets: Int[Tensor, " n"],
+    targets: Integer[Tensor, " n"],
     positions: Float[Tensor, "n p"],
     weights: Float[Tensor, " p"],
     *,

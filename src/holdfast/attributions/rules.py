@@ -42,7 +42,8 @@ class Rules:
 
     def rescale(self, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Compute a function of each value; the gradient is its slope from baseline to image."""
-        return Slope.apply(x, activation(x), self.state)
+        held = x.clone()  # the original may be changed in place further on
+        return Slope.apply(held, activation(held), self.state)
 
     def multiply(
         self, a: Any, b: Any, product: Callable[[Any, Any], Tensor] = torch.mul, least: int = 1
@@ -72,7 +73,7 @@ class Rules:
         """
         shares, plain = (pooling(copy) for copy in PoolFrom.apply(x, self.state))
         if isinstance(plain, tuple):  # maxima and where they are
-            return type(plain)((PoolTo.apply(shares[0], plain[0], self.state), *plain[1:]))  # type: ignore[arg-type]
+            return type(plain)((PoolTo.apply(shares[0], plain[0], self.state), *plain[1:]))
         return PoolTo.apply(shares, plain, self.state)
 
 
@@ -113,7 +114,7 @@ def _elementwise(rules: Rules, func: Any, x: Any, *rest: Any, **kwargs: Any) -> 
         return result
 
     if changes_in_place(func, (x, *rest), kwargs):
-        return x.copy_(rules.rescale(lambda z: call(z.clone()), x.clone()))
+        return x.copy_(rules.rescale(lambda z: call(z.clone()), x))
     return rules.rescale(call, x)
 
 
@@ -135,7 +136,7 @@ def _root(rules: Rules, func: Any, x: Any, **kwargs: Any) -> Any:
     # The root of zero has no finite derivative, and not even zero times it is a number.
     if kwargs or not rules.paired(x):
         return NotImplemented
-    y = rules.rescale(lambda z: z.clamp(min=torch.finfo(z.dtype).tiny).sqrt(), x.clone())
+    y = rules.rescale(lambda z: z.clamp(min=torch.finfo(z.dtype).tiny).sqrt(), x)
     return x.copy_(y) if changes_in_place(func, (), {}) else y
 
 
@@ -199,7 +200,7 @@ def _pooling(rules: Rules, func: Any, x: Any, *rest: Any, **kwargs: Any) -> Any:
 
 
 def _largest(rules: Rules, func: Any, x: Any, *rest: Any, **kwargs: Any) -> Any:
-    """The maxima or minima over dimensions, or of two tensors."""
+    """Compute the maxima or minima over dimensions, or of two tensors."""
     low = func.__name__.endswith("min")
     if rest and isinstance(rest[0], Tensor):
         return rules.minimum(x, rest[0]) if low else rules.maximum(x, rest[0])
@@ -220,6 +221,9 @@ def _named(*names: str, of: tuple[Any, ...] = (torch, Tensor, F)) -> list[Any]:
     return [getattr(place, name) for place in of for name in spelled if hasattr(place, name)]
 
 
+# What nn.Threshold calls has a private name.
+_module_threshold = vars(F)["_threshold"]
+
 CALLS: dict[Any, Rule] = {
     **dict.fromkeys(
         [
@@ -229,7 +233,7 @@ CALLS: dict[Any, Rule] = {
             *_named("softshrink", "hardshrink", "abs", "absolute", "exp", "exp2", "expm1", "log"),
             *_named("log1p", "log2", "log10", "rsqrt", "square", "reciprocal", "erf"),
             *_named("sin", "cos", "sinh", "cosh", "atan", "arctan", "asinh", "arcsinh"),
-            *(F._threshold, Tensor.__rdiv__, Tensor.__rpow__, torch.special.expit),
+            *(_module_threshold, Tensor.__rdiv__, Tensor.__rpow__, torch.special.expit),
         ],
         _elementwise,
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.attributions.baseline import same_settings
@@ -77,7 +77,7 @@ class SmoothGrad:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:
@@ -156,7 +156,7 @@ class GradientSHAP:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "n c h w"]:

@@ -3,6 +3,7 @@
 Every tensor here holds images in the front half of its first dimension and their baselines, in the
 same order, in the back half.
 """
+# ruff: noqa: D102 - forward and backward are autograd's
 
 from __future__ import annotations
 

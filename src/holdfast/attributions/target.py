@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +16,7 @@ __all__ = ["resolve_targets", "select_output"]
 
 
 def select_output(
-    logits: Float[Tensor, "n k"], targets: Int[Tensor, " n"], output: Output = "logit"
+    logits: Float[Tensor, "n k"], targets: Integer[Tensor, " n"], output: Output = "logit"
 ) -> Float[Tensor, " n"]:
     """Pick the number that an attribution differentiates, one an image.
 
@@ -65,9 +65,9 @@ def select_output(
 def resolve_targets(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    targets: Int[Tensor, " n"] | None,
+    targets: Integer[Tensor, " n"] | None,
     chunk: int | None = None,
-) -> Int[Tensor, " n"]:
+) -> Integer[Tensor, " n"]:
     """Return the targets that were given, or the predicted class of each image.
 
     Examples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from holdfast.audit.batteries import BATTERIES
 from holdfast.audit.battery import Audit
 from holdfast.contracts import HoldfastError
-from holdfast.data import ImageData, ImageDataset
-from holdfast.models import Architecture, evaluating
+from holdfast.data import ImageData, ImageDataset, as_expected, match_classes
+from holdfast.models import Architecture, classify, evaluating
 from holdfast.training import load
+from holdfast.training.loading import NamedModel, completed, find, is_random
 from holdfast.training.recipe import build, overlay, read_recipe, to_settings
+from holdfast.training.saving import is_saved
+from holdfast.training.settings import from_a_run
 
-__all__ = ["Assignment", "assign"]
+__all__ = ["Assignment", "assign", "folder_of"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def assign(
     source: str | None = None,
     reference: str | None = None,
     out: str | None = None,
+    architecture: str | None = None,
+    trust_code: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> Assignment:
     """Find the model and the data, see that they fit each other, and make the battery.
@@ -61,9 +65,7 @@ def assign(
     Parameters
     ----------
     subject : str
-        The folder of a trained run; or ``package.module:function``, a function without arguments
-        that returns a module from images in [0, 1] to logits; or the name of a network of
-        torchvision, with its default weights.
+        Any model, by its name as `holdfast.load` takes it.
     battery : str, optional
         One of `BATTERIES`. By default, for a run the audit of its recipe, and else ``standard``.
     eps : str, optional
@@ -71,12 +73,16 @@ def assign(
     data : str, optional
         What is audited on, as `ImageData.path`; by default the run's own data.
     source, reference : str, optional
-        Folders of runs for the battery.
+        Models for the battery, by their names.
     out : str, optional
-        `Assignment.folder`; by default the folder of the run, or ``runs/SUBJECT``.
+        `Assignment.folder`; by default `folder_of` the subject.
+    architecture : str, optional
+        The network of those of these models that are files of weights.
+    trust_code : bool
+        Whether a run may name code of its own, as in `holdfast.load`.
     overrides : mapping, optional
         Settings at dotted keys: ``data.…`` and ``audit.…``, and for a subject that is no run
-        ``model.…``.
+        ``model.…``; ``model.weights`` None has random weights for the classes of the data.
 
     Raises
     ------
@@ -84,40 +90,79 @@ def assign(
         If there is no such subject, battery, run or data; or the model does not take the images, or
         has not their classes.
 
+    Notes
+    -----
+    Images are resized and cropped as the model's own configuration says, or the run's, as far as
+    ``data.…`` does not say it. Labels become the places of the model's logits, see
+    `holdfast.data.match_classes`.
+
     Examples
     --------
-    >>> assign("no/such/run")
+    >>> assign("no/such/run", data="digits")
     Traceback (most recent call last):
         ...
-    holdfast.contracts.HoldfastError: no/such/run is no folder of a trained run, no \
-package.module:function and no network of torchvision
+    holdfast.contracts.HoldfastError: there is no model 'no/such/run'; expected a run's folder, \
+torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or a file of weights with its \
+architecture
     """
     overrides = dict(overrides or {})
-    run = Path(subject).is_dir()
-    _check_keys(overrides, ("data", "audit") if run else ("data", "audit", "model"))
-    settings = _settings(subject, run, data, overrides)
-    load_data = _Once(partial(build(ImageData, settings["data"]).load, "test"))
-    images = load_data()
-    if run:
-        load_model = _Once(partial(load, subject))
-    else:
-        architecture = _architecture(subject, settings.get("model", {}), images)
-        load_model = _Once(partial(_made, architecture))
-    model = load_model()
-    _check_fit(model, images, subject)
+    saved = is_saved(subject)
+    _check_keys(overrides, ("data", "audit") if saved else ("data", "audit", "model"))
+    with from_a_run(trust_code if saved else None):
+        named = overlay({}, overrides).get("model", {})
+        if not saved:
+            build(Architecture, {"name": architecture or subject, **named})  # refuses what is wrong
+            found = find(subject, architecture=architecture, settings=named)
+        settings = _settings(subject, saved, data, overrides)
+        wanted: ImageData = build(ImageData, settings["data"])
+        load_model: Callable[[], nn.Module]
+        if saved:
+            load_model = _Once(
+                partial(load, subject, architecture=architecture, trust_code=trust_code)
+            )
+            if not (Path(subject) / "config.yaml").is_file() and load_model().preprocessing:
+                wanted = as_expected(wanted, load_model().preprocessing)
+        else:
+            found, wanted = _fitted(found, named, wanted)
+            load_model = _Once(found.build)
+        model = load_model()
+        images = wanted.load("test")
+        classes = _check_fit(model, images, subject)
+        load_data = _Once(partial(_labelled, wanted, classes))
+        images = load_data()
 
-    if battery is None and run:
-        if (eps, source, reference) != (None, None, None):
-            raise HoldfastError("--eps, --source and --reference go with --battery")
-        audit = build(Audit, settings.get("audit", {}))
-    else:
-        audit = _battery(battery or "standard", images, model, eps, source, reference)
-    changes = {key: value for key, value in overrides.items() if _group(key) == "audit"}
-    if changes:
-        tree = overlay({"audit": to_settings(audit)["init_args"]}, changes)
-        audit = build(Audit, tree["audit"])
-    folder = Path(subject) if run else Path("runs") / subject.replace(":", ".")
-    return Assignment(load_model, load_data, audit, Path(out) if out else folder)
+        if battery is None and saved:
+            if (eps, source, reference) != (None, None, None):
+                raise HoldfastError("--eps, --source and --reference go with --battery")
+            audit = build(Audit, settings.get("audit", {}))
+        else:
+            others = {
+                role: load(name, architecture=architecture, trust_code=trust_code)
+                for role, name in (("source", source), ("reference", reference))
+                if name is not None
+            }
+            for role, other in others.items():
+                _check_same(f"the {role} {other.origin}", other, images, classes)
+            audit = _battery(battery or "standard", images, model, eps, others)
+        changes = {key: value for key, value in overrides.items() if _group(key) == "audit"}
+        if changes:
+            tree = overlay({"audit": to_settings(audit)["init_args"]}, changes)
+            audit = build(Audit, tree["audit"])
+    folder = Path(out) if out else folder_of(subject)
+    return Assignment(load_model, load_data, audit, folder)
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder for what is found out about a model: a run's own, or one in ``runs``.
+
+    Examples
+    --------
+    >>> folder_of("hf:microsoft/resnet-50").as_posix()
+    'runs/hf.microsoft.resnet-50'
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    return Path("runs") / re.sub(r"[^\w.-]+", ".", name).strip(".")
 
 
 class _Once:
@@ -149,23 +194,20 @@ def _group(key: str) -> str:
 
 
 def _settings(
-    subject: str, run: bool, data: str | None, overrides: Mapping[str, Any]
+    subject: str, saved: bool, data: str | None, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the plain settings of the data and the model, and the run's own of the audit."""
     config = Path(subject) / "config.yaml"
     overrides = {key: value for key, value in overrides.items() if _group(key) != "audit"}
-    if config.is_file():
+    if saved and config.is_file():
         given = {key: value for key, value in read_recipe(config).items() if value is not None}
         settings = overlay(given, overrides)
-    elif run and not (Path(subject) / "model.safetensors").is_file():
+    elif Path(subject).is_dir() and not any(
+        (Path(subject) / file).is_file() for file in ("model.safetensors", "config.json")
+    ):
         raise HoldfastError(f"{subject} is no folder of a trained run: it has no config.yaml")
-    elif run or ":" in subject or subject in _torchvision():
-        settings = overlay({}, overrides)
     else:
-        raise HoldfastError(
-            f"{subject} is no folder of a trained run, no package.module:function and no network "
-            "of torchvision"
-        )
+        settings = overlay({}, overrides)
     path = data or settings.get("data", {}).get("path")
     if path is None:
         raise HoldfastError(f"no recipe says what {subject} is to be audited on; give --data")
@@ -174,75 +216,58 @@ def _settings(
     return {**settings, "data": {**split, **settings.get("data", {}), "path": path}}
 
 
-def _torchvision() -> list[str]:
-    names: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return names
+def _fitted(
+    found: NamedModel, settings: Mapping[str, Any], data: ImageData
+) -> tuple[NamedModel, ImageData]:
+    """Fit the data to what the model says, and a model of random weights to the data."""
+    architecture, subject = found.architecture, found.origin
+    if is_random(settings) and architecture.source != "code":
+        images = data.load("test")
+        made = completed(Architecture(subject, **settings), images.classes, images.shape)
+        return NamedModel(made, images.classes, None, subject), data
+    if found.preprocessing is not None:
+        data = as_expected(data, found.preprocessing)
+    elif architecture.source in ("hf", "timm") and data.size is None:
+        raise HoldfastError(f"{subject} does not say which images it expects; give --data.size")
+    if found.classes is not None:
+        data.load("test").for_model(found.classes)  # refused before anything is downloaded
+    return found, data
 
 
-def _architecture(subject: str, settings: Mapping[str, Any], data: ImageDataset) -> Architecture:
-    """Describe a model of no run; one of torchvision has its default weights, or those named."""
-    architecture: Architecture = build(Architecture, {"name": subject, **settings})
-    if ":" in subject:
-        return architecture
-    if "weights" in settings and settings["weights"] is None:
-        return dataclasses.replace(
-            architecture, classes=len(data.classes), in_channels=data.shape[0]
-        )
-    known = torchvision.models.get_model_weights(subject)
-    if (architecture.weights or "DEFAULT") not in known.__members__:
-        names = ", ".join(known.__members__)
-        raise HoldfastError(f"no weights {architecture.weights} of {subject}; there are {names}")
-    weights = known[architecture.weights or "DEFAULT"]
-    random = f"; --model.weights null makes one with random weights for {len(data.classes)}"
-    _check_classes(len(weights.meta["categories"]), data, f"{subject}, {weights.name},", random)
-    normal = weights.transforms()
-    return dataclasses.replace(
-        architecture,
-        weights=weights.name,
-        mean=architecture.mean or tuple(normal.mean),
-        std=architecture.std or tuple(normal.std),
-    )
+def _labelled(data: ImageData, classes: tuple[str, ...] | int) -> ImageDataset:
+    """Load the images to audit on, labelled by the places of the model's logits."""
+    return data.load("test").for_model(classes)
 
 
-def _made(architecture: Architecture) -> nn.Module:
-    """Build a model, with the same weights in every process should they be drawn at random."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        try:
-            return architecture.build()
-        except HoldfastError:
-            raise
-        except Exception as error:  # a user's function, or a download, can fail in any way
-            reason = f"{type(error).__name__}: {error}"
-            raise HoldfastError(f"{architecture.name} cannot be made ({reason})") from error
-
-
-def _check_fit(model: nn.Module, data: ImageDataset, subject: str) -> None:
-    """See that the model takes the images and answers with a logit for each class."""
+def _check_fit(model: nn.Module, data: ImageDataset, subject: str) -> tuple[str, ...] | int:
+    """See that the model takes the images; return its classes, by name or their number."""
     with evaluating(model), torch.no_grad():
         try:
-            logits = model(data.batch([0])["images"])
+            count = classify(model, data.batch([0])["images"]).shape[1]
+        except HoldfastError as error:
+            raise HoldfastError(f"{subject}: {error}") from error
         except Exception as error:  # a user's model can fail in any way
             shape = "×".join(map(str, data.shape))
             raise HoldfastError(
                 f"{subject} cannot take the images of {data.name}, {shape} ({error}); see "
                 "--data.size and --data.channels"
             ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise HoldfastError(f"{subject} answers with {came} instead of logits (N, K)")
-    _check_classes(logits.shape[1], data, subject)
+    names = getattr(model, "classes", None)
+    return tuple(names) if names is not None and len(names) == count else count
 
 
-def _check_classes(count: int, data: ImageDataset, subject: str, hint: str = "") -> None:
-    """Refuse a model of other classes than the data has.
-
-    Where the data has no names for them, it may just lack examples of the last ones.
-    """
-    wanted = len(data.classes)
-    nameless = data.classes == tuple(map(str, range(wanted)))
-    if count < wanted or (count > wanted and not nameless):
-        raise HoldfastError(f"{subject} has {count} classes, but {data.name} has {wanted}{hint}")
+def _check_same(
+    what: str, other: nn.Module, data: ImageDataset, classes: tuple[str, ...] | int
+) -> None:
+    """Refuse another model whose logits are not those of the model that is audited."""
+    theirs = _check_fit(other, data, what)
+    count, expected = (v if isinstance(v, int) else len(v) for v in (theirs, classes))
+    if count != expected:
+        raise HoldfastError(f"{what} has {count} classes, but the model has {expected}")
+    if isinstance(theirs, tuple) and isinstance(classes, tuple) and theirs != classes:
+        order = match_classes(classes, theirs)
+        if list(order) != list(range(count)):
+            raise HoldfastError(f"{what} has the model's classes in another order")
 
 
 def _battery(
@@ -250,17 +275,12 @@ def _battery(
     data: ImageDataset,
     model: nn.Module,
     eps: str | None,
-    source: str | None,
-    reference: str | None,
+    others: Mapping[str, nn.Module],
 ) -> Audit:
     if name not in BATTERIES:
         raise HoldfastError(f"no battery {name!r}; there are {', '.join(BATTERIES)}")
-    others = {"source": source, "reference": reference}
-    loaded = {role: load(run) for role, run in others.items() if run is not None}
-    for role, other in loaded.items():
-        _check_fit(other, data, f"the {role} {others[role]}")
     radius = {} if eps is None else {"eps": _number(eps)}
-    return BATTERIES[name](data, model=model, **loaded, **radius)
+    return BATTERIES[name](data, model=model, **others, **radius)
 
 
 def _number(text: str) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Integer
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
@@ -67,7 +67,7 @@ class Deletion:
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
         maps: Float[Tensor, "n d h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
     ) -> Float64[Tensor, " n"]:
         """Return the area under the curve of each image, ``(N,)`` in [0, 1]."""
         return _area(self.curve(model, images, maps, targets), _counts(self.steps, maps))
@@ -77,7 +77,7 @@ class Deletion:
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
         maps: Float[Tensor, "n d h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
     ) -> Float64[Tensor, "n s"]:
         """Return the probability of the class from no pixel gone to all, ``(N, steps + 1)``.
 
@@ -149,7 +149,7 @@ class Insertion:
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
         maps: Float[Tensor, "n d h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
     ) -> Float64[Tensor, " n"]:
         """Return the area under the curve of each image, ``(N,)`` in [0, 1]."""
         return _area(self.curve(model, images, maps, targets), _counts(self.steps, maps))
@@ -159,7 +159,7 @@ class Insertion:
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
         maps: Float[Tensor, "n d h w"],
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Integer[Tensor, " n"] | None = None,
     ) -> Float64[Tensor, "n s"]:
         """Return the probability of the class from no pixel back to all, ``(N, steps + 1)``.
 
@@ -199,7 +199,7 @@ def _curve(
     return torch.cat(curves)
 
 
-def _counts(steps: int, maps: Tensor) -> Int[Tensor, " s"]:
+def _counts(steps: int, maps: Tensor) -> Integer[Tensor, " s"]:
     """How many pixels are exchanged from step to step: from none to all."""
     pixels = maps.shape[2] * maps.shape[3]
     if steps > pixels:
@@ -207,7 +207,7 @@ def _counts(steps: int, maps: Tensor) -> Int[Tensor, " s"]:
     return torch.tensor([pixels * step // steps for step in range(steps + 1)])
 
 
-def _area(curves: Float64[Tensor, "n s"], counts: Int[Tensor, " s"]) -> Float64[Tensor, " n"]:
+def _area(curves: Float64[Tensor, "n s"], counts: Integer[Tensor, " s"]) -> Float64[Tensor, " n"]:
     """Trapezoids below the curve, over the share of pixels exchanged."""
     shares = counts.to(curves) / counts[-1]
     return torch.trapezoid(curves, shares, dim=1)

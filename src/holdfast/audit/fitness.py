@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from scipy import stats
 from torch import Tensor, nn
 
@@ -157,7 +157,7 @@ def _logits(model: nn.Module, data: ImageDataset, images: Tensor) -> Float[Tenso
 
 
 def _on_accuracy(
-    model: nn.Module, images: Tensor, labels: Int[Tensor, " n"], logits: Tensor
+    model: nn.Module, images: Tensor, labels: Integer[Tensor, " n"], logits: Tensor
 ) -> Iterator[str]:
     """Ask whether classes and preprocessing are right, where the model is as good as chance."""
     count, classes = logits.shape
@@ -183,7 +183,7 @@ def _is_chance(right: int, count: int, classes: int) -> bool:
     return bool(stats.binom.sf(right - 1, count, 1 / classes) > RARE)
 
 
-def _permuted(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> bool:
+def _permuted(predicted: Integer[Tensor, " n"], labels: Integer[Tensor, " n"]) -> bool:
     """Tell whether images of one class mostly get one answer, and each class its own."""
     answers, alike, seen = [], 0, 0
     for label in labels.unique():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.accuracy import right as is_right
@@ -16,7 +16,7 @@ __all__ = ["after_attack", "after_manipulation", "is_correct"]
 
 
 def is_correct(
-    model: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
+    model: nn.Module, images: Float[Tensor, "n c h w"], labels: Integer[Tensor, " n"]
 ) -> Bool[Tensor, " n"]:
     """Tell for each image whether the model gives it its label; not where it answers with NaN.
 
@@ -33,7 +33,7 @@ def after_attack(
     attack: Attack,
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     right: Bool[Tensor, " n"],
 ) -> dict[str, Tensor]:
     """Attack predictions, and measure what became of it.

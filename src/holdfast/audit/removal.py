@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torchvision.io import encode_png
 
@@ -98,7 +98,7 @@ def check_maps(maps: Tensor, images: Tensor) -> None:
         raise InputError("maps", f"shape {tuple(maps.shape)}", expected)
 
 
-def rank_pixels(maps: Float[Tensor, "n c h w"]) -> Int[Tensor, "n h w"]:
+def rank_pixels(maps: Float[Tensor, "n c h w"]) -> Integer[Tensor, "n h w"]:
     """Tell at which place in the order of importance each pixel comes, from 0 on.
 
     Examples
@@ -112,7 +112,7 @@ def rank_pixels(maps: Float[Tensor, "n c h w"]) -> Int[Tensor, "n h w"]:
     return order.argsort(dim=1).view(-1, *maps.shape[2:])
 
 
-def rank_by_chance(images: Float[Tensor, "n c h w"], seed: int) -> Int[Tensor, "n h w"]:
+def rank_by_chance(images: Float[Tensor, "n c h w"], seed: int) -> Integer[Tensor, "n h w"]:
     """Rank the pixels of each image by chance, which is seeded by ``seed`` and by the image.
 
     Examples
@@ -127,7 +127,7 @@ def rank_by_chance(images: Float[Tensor, "n c h w"], seed: int) -> Int[Tensor, "
 
 def fill_first(
     images: Float[Tensor, "n c h w"],
-    ranks: Int[Tensor, "n h w"],
+    ranks: Integer[Tensor, "n h w"],
     share: float,
     fill: Float[Tensor, " c"],
 ) -> Float[Tensor, "n c h w"]:

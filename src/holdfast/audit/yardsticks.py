@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import Square
@@ -62,7 +62,7 @@ class Yardsticks:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
         k: int,
     ) -> None:
         self.model, self.images, self.labels, self.k = model, images, labels, k
@@ -158,7 +158,7 @@ def searched(
     attack: Attack,
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
 ) -> Float[Tensor, "n c h w"] | None:
     """Search without gradients for what an attack on predictions without direction did not find.
 

@@ -33,9 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    # A user's own class, named in a recipe, may lie in the folder where the command is run.
-    if "" not in sys.path:
-        sys.path.append("")
     try:
         if given[0] in ("-h", "--help"):
             print(_overview())

@@ -13,6 +13,11 @@ from holdfast.contracts import HoldfastError
 __all__ = ["audit", "catalogue", "data", "demo", "explain", "report", "roar", "train"]
 
 DEMO = ("natural", "pgd", "ig_sum_norm", "art")
+_MODEL_HELP = (
+    "The folder of a trained run; torchvision:NAME, timm:NAME or hf:NAME, with trained weights; a "
+    "file of weights, with --architecture; or package.module:function, which returns a module from "
+    "images in [0, 1] to logits (one that wants them normalized has to do so inside)."
+)
 _METHODS_HELP = "Short names with commas between them: gradient, ig, grad_cam, bsm, agi, …"
 
 
@@ -30,17 +35,21 @@ def train(arguments: list[str]) -> None:
 
     from holdfast.training.recipe import Recipe, build, read_recipe
 
+    _import_from_here()
     recipe = build(Recipe, read_recipe(options.recipe, overrides))
     out = Path(options.out or Path("runs") / Path(options.recipe).with_suffix(""))
     _fit(recipe, out, options.resume, options.quiet)
-    print(f"The model is in {out / 'model.safetensors'}. Next: holdfast audit {out}")
+    trust = " --trust-code" if recipe.model.source == "code" else ""
+    print(f"The model is in {out / 'model.safetensors'}. Next: holdfast audit {out}{trust}")
 
 
 def explain(arguments: list[str]) -> None:
     """Draw which pixels of images mattered for their predictions: a row an image."""
-    parser = make_parser("explain", explain)
-    parser.add_argument("run", type=str, help="The folder of a trained run.")
+    example = "--data.size 256 --model.weights IMAGENET1K_V1"
+    parser = make_parser("explain", explain, example)
+    parser.add_argument("model", type=str, help=_MODEL_HELP)
     parser.add_argument("images", type=str, nargs="+", help="Image files: PNG, JPEG, …")
+    _add_model_options(parser)
     parser.add_argument(
         "--methods",
         type=str,
@@ -48,20 +57,19 @@ def explain(arguments: list[str]) -> None:
         help=_METHODS_HELP,
     )
     parser.add_argument("--out", type=str, default="explanation.png", help="The file to write.")
-    asked = split(parser, arguments)
+    asked = split(parser, arguments, groups=("data", "model"))
     if asked is None:
         return
-    options, _ = asked
+    options, overrides = asked
 
     from holdfast import plot
-    from holdfast.training import load
 
     methods = _methods(options.methods)
     out = Path(options.out)
     if out.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise HoldfastError(f"--out is {out}; its name has to end in .png, .pdf or .svg")
-    model = load(options.run)
-    images = _read_images(model, options.run, options.images)
+    model = _load(options, overrides)
+    images = _read_images(model, options.images, overrides)
     figure = plot.explain(model, images, methods)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
@@ -71,13 +79,8 @@ def explain(arguments: list[str]) -> None:
 def audit(arguments: list[str]) -> None:
     """Attack a model's predictions and explanations, check them, and record what happened."""
     parser = make_parser("audit", audit, "--audit.explained 100 --data.limit 500")
-    parser.add_argument(
-        "model",
-        type=str,
-        help="The folder of a trained run; or package.module:function, which returns a module from "
-        "images in [0, 1] to logits (one that wants them normalized has to do so inside); or a "
-        "network of torchvision, with its trained weights.",
-    )
+    parser.add_argument("model", type=str, help=_MODEL_HELP)
+    _add_model_options(parser)
     parser.add_argument(
         "--battery",
         type=str,
@@ -85,17 +88,21 @@ def audit(arguments: list[str]) -> None:
     )
     parser.add_argument("--eps", type=str, help="The battery's radius, as 8/255.")
     parser.add_argument("--data", type=str, help="What to audit on. (default: the run's own data)")
-    parser.add_argument("--source", type=str, help="A run to craft attacks on, which are tried.")
-    parser.add_argument("--reference", type=str, help="A naturally trained run, to compare maps.")
+    parser.add_argument("--source", type=str, help="A model to craft attacks on, which are tried.")
+    parser.add_argument("--reference", type=str, help="A naturally trained model, to compare maps.")
     parser.add_argument(
-        "--out", type=str, help="The folder that gets a folder audit. (default: the run's)"
+        "--out",
+        type=str,
+        help="The folder that gets a folder audit. (default: the run's, runs/MODEL)",
     )
     parser.add_argument("--devices", type=int, default=1, help="How many GPUs, or processes.")
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
-    asked = split(parser, arguments, groups=("data", "audit"))
+    asked = split(parser, arguments, groups=("data", "audit", "model"))
     if asked is None:
         return
     options, overrides = asked
+    if _names_code(options):
+        _import_from_here()
     folder = _examine(overrides=overrides, **vars(options))
     if os.environ.get("RANK", "0") != "0":
         return  # of the processes that torchrun has started, the first one speaks
@@ -124,7 +131,11 @@ def report(arguments: list[str]) -> None:
 def roar(arguments: list[str]) -> None:
     """Remove the pixels that explanations name, retrain, and see what accuracy is left."""
     parser = make_parser("roar", roar, "--roar.repeats 3 --trainer.max_epochs 10")
-    parser.add_argument("run", type=str, help="The folder of a trained run.")
+    parser.add_argument("model", type=str, help=_MODEL_HELP)
+    _add_model_options(parser)
+    parser.add_argument(
+        "--recipe", type=str, help="What to retrain by: a name or a YAML file. (default: the run's)"
+    )
     parser.add_argument("--methods", type=str, default="gradient,ig", help=_METHODS_HELP)
     parser.add_argument("--out", type=str, help="The folder to write to. (default: RUN/roar)")
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
@@ -136,18 +147,29 @@ def roar(arguments: list[str]) -> None:
     from rich.console import Console
 
     from holdfast.audit import ROAR
+    from holdfast.audit.assignment import folder_of
     from holdfast.report import roar_curves, roar_table
-    from holdfast.training import load
     from holdfast.training.recipe import Recipe, build, read_recipe
+    from holdfast.training.settings import from_a_run
 
-    run = Path(options.run)
-    if not (run / "config.yaml").is_file():
-        raise HoldfastError(f"{run} is no folder of a trained run: it has no config.yaml")
-    settings = read_recipe(run / "config.yaml", overrides)
+    run = Path(options.model)
+    config = options.recipe or run / "config.yaml"
+    if options.recipe is None and not config.is_file():
+        what = "is no folder of a trained run: it has no config.yaml"
+        raise HoldfastError(f"{run} {what}; --recipe says what to retrain by")
+    model = _load(options, {})
+    settings = read_recipe(config, overrides)
     methods = {"attributions": _methods(options.methods)}
-    method = build(ROAR, methods | settings.pop("roar", {}))
-    out = Path(options.out or run / "roar")
-    method(load(run), build(Recipe, settings), out, progress=not options.quiet)
+    with from_a_run(options.trust_code if options.recipe is None else None):
+        method = build(ROAR, methods | settings.pop("roar", {}))
+        recipe = build(Recipe, settings)
+    if options.recipe is None and recipe.model.source == "code" and not options.trust_code:
+        raise HoldfastError(
+            f"{run} is trained by calling {recipe.model.name!r}: give --trust-code, and then only "
+            "if you trust where the run comes from"
+        )
+    out = Path(options.out or folder_of(options.model) / "roar")
+    method(model, recipe, out, progress=not options.quiet)
     Console().print(roar_table(out))
     roar_curves(out).savefig(out / "roar.png", dpi=150)
     print(f"The curves are in {out / 'roar.png'}.")
@@ -275,20 +297,77 @@ def _examine(model: str, quiet: bool, devices: int = 1, **words: Any) -> Path:
     return job.folder
 
 
-def _read_images(model: Any, run: str, files: list[str]) -> Any:
-    """Read image files in the channels and the size that the model was trained on."""
-    from holdfast.data import ImageData
-    from holdfast.training.recipe import build, read_recipe
+def _add_model_options(parser: Any) -> None:
+    parser.add_argument(
+        "--architecture",
+        type=str,
+        help="Of a file of weights: torchvision:resnet18, timm:…, hf:…, mnist_cnn, …",
+    )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="Run the code that a run names, of whose origin you are sure.",
+    )
 
-    config = Path(run) / "config.yaml"
-    data = read_recipe(config).get("data", {}) if config.is_file() else {}
-    framing = {name: data.get(name) for name in ("resize", "fit", "interpolation")}
-    # What was saved without its data's shape takes what its first convolution takes.
-    first = (int(weight.shape[1]) for weight in model.parameters() if weight.ndim == 4)
-    channels = model.architecture.in_channels or next(first, 3)
-    settings = {"size": model.architecture.size, "channels": channels, **framing}
-    read: ImageData = build(ImageData, settings)
-    return read.read(files)
+
+def _names_code(options: Any) -> bool:
+    """Tell whether the user names code of his own, or trusts a run that does."""
+    roles = ("model", "architecture", "source", "reference")
+    named = [getattr(options, role, None) or "" for role in roles]
+    theirs = ("timm:", "hf:", "torchvision:")
+    return options.trust_code or any(":" in n and not n.startswith(theirs) for n in named)
+
+
+def _import_from_here() -> None:
+    """Let Python import from the current folder, where a user's own code may lie.
+
+    Only where the user has named code: whoever left a file there shall not be imported for another
+    module that is missing.
+    """
+    if "" not in sys.path:
+        sys.path.append("")
+
+
+def _load(options: Any, overrides: dict[str, Any]) -> Any:
+    """Load the model that a verb is asked for."""
+    from holdfast.models import Architecture
+    from holdfast.training import load
+    from holdfast.training.loading import find
+    from holdfast.training.recipe import build, overlay
+    from holdfast.training.saving import is_saved
+
+    if _names_code(options):
+        _import_from_here()
+    settings = overlay({}, overrides).get("model", {})
+    if is_saved(options.model):
+        if settings:
+            raise HoldfastError(f"--model.… is not for {options.model}, which says what it is")
+        words = {"architecture": options.architecture, "trust_code": options.trust_code}
+        return load(options.model, **words)
+    build(Architecture, {"name": options.architecture or options.model, **settings})
+    return find(options.model, architecture=options.architecture, settings=settings).build()
+
+
+def _read_images(model: Any, files: list[str], overrides: dict[str, Any]) -> Any:
+    """Read image files in the form that the model expects, or the user asks for."""
+    from dataclasses import replace
+
+    from holdfast.data import ImageData, as_expected
+    from holdfast.training.recipe import build, overlay
+
+    wanted = build(ImageData, overlay({}, overrides).get("data", {}))
+    expected = getattr(model, "preprocessing", None)
+    if expected is None:
+        # What says nothing of its images takes as many channels as its first convolution, and
+        # all images in the size of the first.
+        first = (int(weight.shape[1]) for weight in model.parameters() if weight.ndim == 4)
+        wanted = replace(wanted, channels=wanted.channels or next(first, 3))
+        if wanted.size is None:
+            size = tuple(wanted.read(files[:1]).shape[2:])
+            wanted = replace(wanted, size=size, fit=wanted.fit or "squash")
+    else:
+        wanted = as_expected(wanted, expected)
+    return wanted.read(files)
 
 
 def _show(

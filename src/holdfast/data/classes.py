@@ -6,22 +6,18 @@ Never by the order in which names happen to be sorted.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.data.imagenet import imagenet_classes
+from holdfast.data.logits import Logits, plain, wordnet_id_of
 from holdfast.data.mapping import read_mapping
 
 __all__ = ["logit_names", "match_classes"]
 
-_WORDNET_ID = re.compile(r"(n\d{8})(?![0-9A-Za-z])[\s_.,:-]*")
 _PLACEHOLDER = re.compile(r"label[_ ]?(\d+)", re.IGNORECASE)
 """What transformers calls logits that nobody named: LABEL_0, LABEL_1 …"""
 _HINT = "--data.mapping FILE can say which class is which logit"
@@ -105,20 +101,20 @@ the model has 'dog', 'bird'; --data.mapping FILE can say which class is which lo
         if len(names) != len(imagenet_classes()):
             expected = f"another than 'imagenet' for a model of {len(names)} logits"
             raise InputError("mapping", "'imagenet'", expected)
-        return _by_name(rows, _Logits.of(tuple(imagenet_classes())), needed)
+        return _by_name(rows, Logits.of(tuple(imagenet_classes())), needed)
     if mapping is not None:
         said = read_mapping(mapping) if isinstance(mapping, str | Path) else mapping
         order = _order(said, classes, len(names))
         if isinstance(said, Mapping) and order is None:
-            return _as_said(classes, said, _Logits.of(names), needed)
+            return _as_said(classes, said, Logits.of(names), needed)
         assert order is not None
-        return _by_name(rows, _Logits.of(order), needed)
-    logits = _Logits.of(names)
+        return _by_name(rows, Logits.of(order), needed)
+    logits = Logits.of(names)
     if all(map(str.isdecimal, classes)):
         named = [tuple(also) or (name,) for name, *also in rows]
         known = [named[number] for number in needed if len(rows[number]) > 1]
         words = not (_nameless(model_classes) or all(map(str.isdecimal, names)))
-        if any(logits.find(row, ()) or (words and any(map(_wordnet_id, row))) for row in known):
+        if any(logits.find(row, ()) or (words and any(map(wordnet_id_of, row))) for row in known):
             return _by_name(named, logits, needed)
         if len(names) == len(imagenet_classes()) and _are_indices(rows, needed):
             return tuple(int(name) if int(name) < len(names) else -1 for name in classes)
@@ -152,76 +148,7 @@ def logit_names(model_classes: Sequence[str] | int) -> tuple[str, ...]:
     return names
 
 
-def _places() -> Any:
-    return field(default_factory=lambda: defaultdict(set))
-
-
-@dataclass(frozen=True)
-class _Logits:
-    """The names of a model's logits, to be looked up: which logits have each."""
-
-    names: tuple[str, ...]
-    ids: dict[str, set[int]] = _places()  # WordNet's
-    exact: dict[str, set[int]] = _places()
-    first: dict[str, set[int]] = _places()  # the whole name, or the first of a list, plainly
-    parts: dict[str, set[int]] = _places()  # any name of a list
-
-    @classmethod
-    def of(cls, names: tuple[str, ...]) -> _Logits:
-        known = imagenet_classes()
-        ids = [_wordnet_id(name) for name in names]
-        if not any(ids) and _are_imagenet(names):
-            ids = list(known)
-        logits = cls(names)
-        for place, (name, wordnet_id) in enumerate(zip(names, ids, strict=True)):
-            logits.exact[name].add(place)
-            spellings = [_WORDNET_ID.sub("", name, count=1)]
-            if wordnet_id is not None:
-                logits.ids[wordnet_id].add(place)
-                spellings.append(known.get(wordnet_id, ""))
-            for spelling in filter(None, spellings):
-                parts = spelling.split(",")
-                for word in (spelling, parts[0]):
-                    logits.first[_plain(word)].add(place)
-                for word in parts:
-                    logits.parts[_plain(word)].add(place)
-        return logits
-
-    def find(self, words: Iterable[str], others: Collection[str]) -> set[int]:
-        """Return the one logit that a class of these names fits; several if none fits alone.
-
-        ``others`` are the names of all classes: where two logits differ in no more than case and
-        punctuation, a class is one of them only if another class is the other.
-        """
-        several: set[int] = set()
-        for word in sorted(words, key=lambda word: _wordnet_id(word) is None):
-            wordnet_id = _wordnet_id(word)
-            if wordnet_id is not None and self.ids:  # no name may overrule it
-                return self.ids.get(wordnet_id, set())
-            rest = word if wordnet_id is None else _WORDNET_ID.sub("", word, count=1)
-            found = self._named(imagenet_classes().get(wordnet_id or "", rest or word), others)
-            if len(found) == 1:
-                return found
-            several = several or found
-        return several
-
-    def _named(self, word: str, others: Collection[str]) -> set[int]:
-        exact = self.exact.get(word, set())
-        parts = [_plain(part) for part in word.split(",")]
-        alike = self.first.get(_plain(word), set())
-        if len(exact) == 1 and all(self.names[place] in others for place in alike - exact):
-            return exact
-        for found in (alike, self.first.get(parts[0], set())):
-            if found:
-                return found
-        for table in (self.first, self.parts):
-            found = set().union(*(table.get(part, set()) for part in parts))
-            if found:
-                return found
-        return set()
-
-
-def _by_name(rows: Sequence[Sequence[str]], logits: _Logits, needed: list[int]) -> tuple[int, ...]:
+def _by_name(rows: Sequence[Sequence[str]], logits: Logits, needed: list[int]) -> tuple[int, ...]:
     everything = {name for row in rows for name in row}
     matched, taken = [-1] * len(rows), dict[int, int]()
     for number in range(len(rows)):
@@ -321,17 +248,17 @@ def _order(
 def _as_said(
     classes: Sequence[str],
     said: Mapping[str, int | str],
-    logits: _Logits,
+    logits: Logits,
     needed: list[int],
 ) -> tuple[int, ...]:
     """Look classes up in what the user said; several may be the same logit."""
     plainly: dict[str, set[str]] = defaultdict(set)
     exactly = {str(name): target for name, target in said.items()}
     for name in exactly:
-        plainly[_plain(name)].add(name)
+        plainly[plain(name)].add(name)
     matched = [-1] * len(classes)
     for number in needed:
-        keys = {classes[number]} & set(exactly) or plainly.get(_plain(classes[number]), set())
+        keys = {classes[number]} & set(exactly) or plainly.get(plain(classes[number]), set())
         if len(keys) != 1:
             came = f"{'several' if keys else 'none'} for class {classes[number]!r}"
             raise InputError(
@@ -363,38 +290,9 @@ def _are_indices(rows: Sequence[Sequence[str]], needed: list[int]) -> bool:
     """Tell whether the WordNet ids beside labels say that these are ImageNet's own numbers."""
     places = {wordnet_id: place for place, wordnet_id in enumerate(imagenet_classes())}
     return all(
-        any(places.get(_wordnet_id(word) or "") == int(name) for word in also)
+        any(places.get(wordnet_id_of(word) or "") == int(name) for word in also)
         for name, *also in (rows[number] for number in needed)
     )
-
-
-@cache
-def _are_imagenet(names: tuple[str, ...]) -> bool:
-    """Tell whether names are ImageNet's in the usual order: most fit, and none fits elsewhere."""
-    known = list(imagenet_classes().values())
-    if len(names) != len(known):
-        return False
-    places: dict[str, set[int]] = defaultdict(set)
-    for place, spelling in enumerate(known):
-        for word in (spelling, *spelling.split(",")):
-            places[_plain(word)].add(place)
-    fits = [
-        set().union(*(places.get(_plain(word), set()) for word in (name, name.split(",")[0])))
-        for name in names
-    ]
-    astray = any(found and place not in found for place, found in enumerate(fits))
-    return not astray and sum(map(bool, fits)) > len(names) / 2
-
-
-def _wordnet_id(name: str) -> str | None:
-    found = _WORDNET_ID.match(name)
-    return None if found is None else found[1]
-
-
-def _plain(word: str) -> str:
-    """Spell a name by its letters and digits alone, without case and accents."""
-    letters = unicodedata.normalize("NFKD", word).casefold()
-    return "".join(filter(str.isalnum, letters)) or word.strip()
 
 
 def _shown(row: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from holdfast.contracts import InputError
@@ -110,7 +110,7 @@ def encoded_images(table: datasets.Dataset, column: str) -> datasets.Dataset:
 
 def read_labels(
     table: datasets.Dataset, column: str, classes: Sequence[str] = ()
-) -> Int[Tensor, " n"]:
+) -> Integer[Tensor, " n"]:
     """Return the class of each row.
 
     Parameters

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -79,12 +79,12 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         name: str,
         classes: tuple[str, ...],
         images: DecodedImages | EncodedImages,
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
         boxes: Float[Tensor, "n 4"] | None = None,
         masks: DecodedPlanes | EncodedPlanes | None = None,
         saliency: DecodedPlanes | EncodedPlanes | None = None,
         augmentation: Augmentation | None = None,
-        order: Int[Tensor, " m"] | None = None,
+        order: Integer[Tensor, " m"] | None = None,
         synonyms: tuple[tuple[str, ...], ...] = (),
         mapping: str | None = None,
         ordered: bool = True,
@@ -164,7 +164,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         relabelled.synonyms, relabelled.mapping, relabelled.ordered = (), None, True
         return relabelled
 
-    def batch(self, indices: Sequence[int] | Int[Tensor, " n"]) -> Batch:
+    def batch(self, indices: Sequence[int] | Integer[Tensor, " n"]) -> Batch:
         """Return these images as they are, from 0 on, with what belongs to them.
 
         Parameters
@@ -234,7 +234,10 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
 
 def _check_sizes(
-    name: str, sizes: Int[Tensor, "n 2"], expected: Int[Tensor, "n 2"], indices: Sequence[int]
+    name: str,
+    sizes: Integer[Tensor, "n 2"],
+    expected: Integer[Tensor, "n 2"],
+    indices: Sequence[int],
 ) -> None:
     """Refuse a mask that is not of the size of its image; 0 is that of one that is not there."""
     wrong = ((sizes != expected) & (sizes > 0)).any(1).nonzero().flatten().tolist()

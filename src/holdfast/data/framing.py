@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -126,7 +126,9 @@ class Framing:
         below, right = self.size[0] + top - height, self.size[1] + left - width
         return F.pad(plane, (-left, right, -top, below))
 
-    def boxes(self, boxes: Float[Tensor, "n 4"], sizes: Int[Tensor, "n 2"]) -> Float[Tensor, "n 4"]:
+    def boxes(
+        self, boxes: Float[Tensor, "n 4"], sizes: Integer[Tensor, "n 2"]
+    ) -> Float[Tensor, "n 4"]:
         """Move boxes along with their images.
 
         Parameters

@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, UInt8
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
@@ -50,7 +50,7 @@ class DecodedImages:
     """
 
     pixels: UInt8[Tensor, "n c h w"]
-    sizes: Int[Tensor, "n 2"]
+    sizes: Integer[Tensor, "n 2"]
     framing: Framing | None = None
 
     def __len__(self) -> int:
@@ -62,7 +62,9 @@ class DecodedImages:
         _, channels, height, width = self.pixels.shape
         return channels, height, width
 
-    def read(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, "n 2"]]:
+    def read(
+        self, indices: Sequence[int]
+    ) -> tuple[UInt8[Tensor, "n c h w"], Integer[Tensor, "n 2"]]:
         """Return the pixels of these images and the sizes they had before they were resized."""
         chosen = torch.as_tensor(indices, dtype=torch.long)
         return self.pixels[chosen], self.sizes[chosen]
@@ -127,7 +129,9 @@ class EncodedImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, "n 2"]]:
+    def read(
+        self, indices: Sequence[int]
+    ) -> tuple[UInt8[Tensor, "n c h w"], Integer[Tensor, "n 2"]]:
         """Return the pixels of these images and the sizes they had before they were resized.
 
         Raises

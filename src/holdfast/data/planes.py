@@ -12,7 +12,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from holdfast.contracts import HoldfastError
@@ -42,12 +42,12 @@ class DecodedPlanes:
     """
 
     values: Float[Tensor, "n h w"]
-    sizes: Int[Tensor, "n 2"]
+    sizes: Integer[Tensor, "n 2"]
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def read(self, indices: Sequence[int]) -> tuple[Float[Tensor, "n h w"], Int[Tensor, "n 2"]]:
+    def read(self, indices: Sequence[int]) -> tuple[Float[Tensor, "n h w"], Integer[Tensor, "n 2"]]:
         """Return these planes, and the sizes they had before they were resized."""
         chosen = torch.as_tensor(indices, dtype=torch.long)
         return self.values[chosen], self.sizes[chosen]
@@ -88,7 +88,7 @@ class EncodedPlanes:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, indices: Sequence[int]) -> tuple[Float[Tensor, "n h w"], Int[Tensor, "n 2"]]:
+    def read(self, indices: Sequence[int]) -> tuple[Float[Tensor, "n h w"], Integer[Tensor, "n 2"]]:
         """Return these planes, and the sizes they had before they were resized.
 
         A row without a plane has NaN all over, and size 0.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 from torch import Tensor
 
 from holdfast.contracts import InputError
@@ -11,7 +11,7 @@ from holdfast.contracts import InputError
 __all__ = ["balanced", "held_out"]
 
 
-def held_out(labels: Int[Tensor, " n"], count: int | float, seed: int) -> Bool[Tensor, " n"]:
+def held_out(labels: Integer[Tensor, " n"], count: int | float, seed: int) -> Bool[Tensor, " n"]:
     """Draw images to hold out, spread over the classes as all images are.
 
     Parameters
@@ -55,7 +55,7 @@ def held_out(labels: Int[Tensor, " n"], count: int | float, seed: int) -> Bool[T
     return held
 
 
-def balanced(labels: Int[Tensor, " n"], count: int, seed: int) -> Int[Tensor, " m"]:
+def balanced(labels: Integer[Tensor, " n"], count: int, seed: int) -> Integer[Tensor, " m"]:
     """Repeat the images of each class until it has ``count``.
 
     Parameters

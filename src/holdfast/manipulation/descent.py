@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import LinfBall, slope
@@ -26,7 +26,7 @@ from holdfast.contracts import (
 )
 from holdfast.manipulation.estimate import Estimate, check_samples, differentiable, path_length
 from holdfast.manipulation.judge import Judge
-from holdfast.models import evaluating, softplus, surrogate_fit
+from holdfast.models import double_backward, evaluating, softplus, surrogate_fit
 
 __all__ = [
     "Loss",
@@ -121,7 +121,7 @@ def descend(
     method: Settings,
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     prepare: Callable[[Judge, slice], Loss],
     *,
     beta: float | Callable[[int], float],
@@ -161,7 +161,7 @@ def attacked(
     method: Method,
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     attack: Callable[[Judge, slice], None],
     copies: int,
 ) -> list[Judge]:
@@ -243,7 +243,7 @@ class Walk:
         beta: float,
     ) -> None:
         """Take the step of that number; ``size`` may differ from image to image."""
-        with torch.enable_grad(), softplus(beta):
+        with torch.enable_grad(), double_backward(), softplus(beta):
             x = self.x.detach().requires_grad_(True)
             descended = loss(estimate(off_the_kinks(x), number), x, number)
             downhill = slope(linked(-descended, x), x).nan_to_num(0, 0, 0)

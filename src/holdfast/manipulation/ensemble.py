@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.slope import warn_if_stuck
@@ -108,7 +108,7 @@ class Ensemble:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> EnsembleOutcome:
         """Manipulate the map of each image's label; the model runs in eval mode."""
         copies = min(PATH_SAMPLES, path_length(self.attribution))

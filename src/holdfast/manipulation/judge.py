@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.accuracy import right
@@ -65,7 +65,7 @@ class Judge:
         attribution: Attribution,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> None:
         self.attribution, self.model, self.images, self.labels = attribution, model, images, labels
         self.maps = attribution(model, images, labels).detach()
@@ -109,7 +109,7 @@ class Judge:
             self.found_by[i] = source
         return torch.where(kept, tau, torch.inf)
 
-    def among(self, some: Int[Tensor, " m"]) -> Judge:
+    def among(self, some: Integer[Tensor, " m"]) -> Judge:
         """Return a judge of some of the images, who knows what this one knows of them."""
         judge = copy.copy(self)
         for name in ("images", "labels", "maps", "scores", *_KNOWN):
@@ -117,7 +117,7 @@ class Judge:
         judge.found_by = [self.found_by[i] for i in some.tolist()]
         return judge
 
-    def learn(self, some: Int[Tensor, " m"], judge: Judge) -> None:
+    def learn(self, some: Integer[Tensor, " m"], judge: Judge) -> None:
         """Take over what a judge of some of the images has seen since."""
         for name in _KNOWN:
             setattr(self, name, getattr(self, name).index_copy(0, some, getattr(judge, name)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.contracts import Attribution, Outcome, check_positive
@@ -90,7 +90,7 @@ class RankCorrelation:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Outcome:
         """Manipulate the map of each image's label; the model runs in eval mode."""
 
@@ -111,7 +111,7 @@ def rank_loss(judge: Judge, pairs: int, seed: int) -> Loss:
 
 
 def pair_agreement(
-    before: Float[Tensor, "n p"], after: Float[Tensor, "n p"], others: Int[Tensor, "p m"]
+    before: Float[Tensor, "n p"], after: Float[Tensor, "n p"], others: Integer[Tensor, "p m"]
 ) -> Float[Tensor, " n"]:
     """Count smoothly in how many pairs of pixels two maps agree, less those where they do not.
 
@@ -137,7 +137,7 @@ def pair_agreement(
     return (torch.tanh(difference) * sign).mean((1, 2))
 
 
-def drawn_pairs(pixels: int, count: int, seed: int) -> Int[Tensor, "p m"]:
+def drawn_pairs(pixels: int, count: int, seed: int) -> Integer[Tensor, "p m"]:
     """Draw with which ``count`` others each pixel is compared: each at the same drawn distances.
 
     Examples

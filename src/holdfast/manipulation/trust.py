@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD, SPSA, correct
@@ -52,7 +52,7 @@ class Trust:
 def check(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     manipulation: Manipulation,
     *,
     attack: PGD | None = None,
@@ -109,7 +109,7 @@ def check(
 def trust_figures(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     manipulation: Manipulation,
     *,
     attack: PGD | None = None,

@@ -1,7 +1,7 @@
 """Classifiers, normalization that travels with them, and the softplus surrogate of any of them."""
 
 from holdfast.models.attributing import Attributing
-from holdfast.models.build import Architecture, names
+from holdfast.models.build import Architecture, classes_in, names
 from holdfast.models.classifier import as_logits, classify, no_gradient
 from holdfast.models.features import (
     from_features,
@@ -16,19 +16,22 @@ from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
 from holdfast.models.state import evaluating, statistics_kept
 from holdfast.models.surrogate import softplus
-from holdfast.models.twice import double_backward
+from holdfast.models.twice import double_backward, no_second_derivative
 from holdfast.models.vgg import vgg16_gap
 from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
+from holdfast.preprocessing import Preprocessing
 
 __all__ = [
     "Architecture",
     "Attributing",
     "Normalized",
+    "Preprocessing",
     "Standardized",
     "SurrogateFit",
     "as_logits",
     "cifar_resnet10",
     "cifar_resnet18",
+    "classes_in",
     "classify",
     "double_backward",
     "evaluating",
@@ -39,6 +42,7 @@ __all__ = [
     "mnist_cnn",
     "names",
     "no_gradient",
+    "no_second_derivative",
     "small_resnet",
     "softplus",
     "statistics_kept",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from holdfast.contracts import InputError
 from holdfast.models.classifier import classify
-from holdfast.models.state import evaluating
+from holdfast.models.state import check_watchable, evaluating
 from holdfast.models.tokens import Grids, Layout, features_in, with_features_in
 from holdfast.models.trace import blocklike, first_tensor, last_tokens, token_layout
 
@@ -147,6 +147,7 @@ def _tapped(
 ) -> tuple[Tensor, Tensor]:
     """Go on from what is kept of a layer's features, and return it beside the logits."""
     try:
+        check_watchable(model)
         module = model.get_submodule(layer)
     except AttributeError as error:
         known = ", ".join(name for name, _ in model.named_children())
@@ -160,9 +161,9 @@ def _tapped(
         raise _no_maps(layer, output)
     if layout.extra or (output.ndim == 3 and output.shape[0] == output.shape[1]):
         # Which tokens are of the grid, and which dimension they are in, shows on another batch.
-        known = token_layout(model, images[:1], layer)
-        if known != layout:
-            with _tap(model, module, images, keep, known) as outputs:
+        true = token_layout(model, images[:1], layer)
+        if true != layout:
+            with _tap(model, module, images, keep, true) as outputs:
                 logits = classify(model, images)
             features = outputs[-1][0]
     return logits, features
@@ -177,8 +178,9 @@ def _tap(
     layout: Layout | None = None,
 ) -> Iterator[list[tuple[Tensor, Layout | None, Any]]]:
     """Within the block, note features, layout and output of a module, and go on from the first."""
+    check_watchable(model)
     outputs: list[tuple[Tensor, Layout | None, Any]] = []
-    grids = Grids(tuple(images.shape[2:]), len(images))
+    grids = Grids((images.shape[2], images.shape[3]), len(images))
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         given = features_in(output)
@@ -266,6 +268,7 @@ class _Last:
 
 @contextmanager
 def _watching(model: nn.Module, count: int) -> Iterator[_Last]:
+    check_watchable(model)
     last = _Last(model, count)
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:

@@ -8,7 +8,7 @@ __all__ = ["active_modes"]
 
 
 def active_modes() -> list[TorchFunctionMode]:
-    """List our modes around the call, outermost first: the surrogate, guided backpropagation, …
+    """List our modes around the call, outermost first, as the surrogate or guided backpropagation.
 
     Within a mode's own answer, these are the modes around it.
 

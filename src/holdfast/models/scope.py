@@ -78,13 +78,6 @@ class Scope:
         """Tell whether that very tensor is what the outermost module was given."""
         return self._image is not None and self._image() is x
 
-    def again(self) -> Scope:
-        """Return a scope that finds itself where this one is now, for a block yet to come."""
-        scope = Scope()
-        scope.curved, scope._depth = self.curved, self._depth
-        scope._image, scope._shape = self._image, self._shape
-        return scope
-
     def _begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if threading.get_ident() == self._thread:
             if self._depth == 0:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from holdfast.contracts import HoldfastError
+from holdfast.contracts import HoldfastError, InputError
 
-__all__ = ["evaluating", "statistics_kept"]
+__all__ = ["check_watchable", "evaluating", "statistics_kept"]
 
 
 @contextmanager
@@ -63,11 +63,28 @@ def _eval(module: nn.Module) -> None:
             _eval(child)
 
 
+def check_watchable(model: nn.Module) -> None:
+    """Refuse TorchScript, whose layers cannot be watched from outside.
+
+    Raises
+    ------
+    InputError
+        If the model is TorchScript or holds some.
+
+    Examples
+    --------
+    >>> check_watchable(nn.Sequential(nn.ReLU()))
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        expected = "a module whose layers can be watched, as the one that it was made of"
+        raise InputError("model", "TorchScript", expected)
+
+
 def _check_scripted(model: nn.Module) -> None:
     """Refuse TorchScript whose dropout and batch-norm are in train mode for good."""
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule) and module not in _checked:
-            graph = module.inlined_graph  # its nodes live as long as it does
+            graph: Any = module.inlined_graph  # its nodes live as long as it does
             for kind in ("aten::batch_norm", "aten::dropout", "aten::feature_dropout"):
                 for node in graph.findAllNodes(kind):
                     if _trains(torch._C.parse_schema(node.schema()), map(_constant, node.inputs())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from holdfast.contracts import InputError
 from holdfast.models import smooth
 from holdfast.models.activations import CURVED, POOLING, Call, constant, recognize
-from holdfast.models.recompute import compute_again_within
+from holdfast.models.checkpointing import no_checkpointing
 from holdfast.models.scope import Scope
 from holdfast.models.smooth_pool import adaptive_max_pool, max_pool
 
@@ -77,15 +78,20 @@ class softplus(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, name
         self.beta = beta
         self.replaced: Counter[str] = Counter()
         self._scope = Scope()
+        self._entered: list[ExitStack] = []
 
     def __enter__(self) -> softplus:
-        self._scope.__enter__()
+        with ExitStack() as stack:
+            # What is computed again for the backward pass would be so without the surrogate.
+            stack.enter_context(no_checkpointing())
+            stack.enter_context(self._scope)
+            self._entered.append(stack.pop_all())
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._scope.__exit__(*error)
+        self._entered.pop().close()
 
     def __torch_function__(
         self,
@@ -99,7 +105,6 @@ class softplus(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, name
         call = recognize(func, args, kwargs, self._scope)
         if call is None and func not in CURVED:
             return func(*args, **kwargs)
-        compute_again_within(self, self._prepare_again)
         if call is None or (call.name in POOLING and self._scope.curved):
             self._scope.curved |= call is None
             return func(*args, **kwargs)
@@ -109,16 +114,6 @@ class softplus(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, name
         self.replaced[call.name] += 1
         self._scope.curved |= call.name not in POOLING
         return result
-
-    def _prepare_again(self) -> Callable[[], softplus]:
-        scope = self._scope.again()
-
-        def again() -> softplus:
-            surrogate = softplus(self.beta)
-            surrogate._scope = scope.again()
-            return surrogate
-
-        return again
 
     def _smooth(self, call: Call) -> Any:
         # What the smooth form consists of is nobody's activation function.

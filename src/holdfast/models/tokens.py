@@ -140,14 +140,14 @@ class Grids:
         return next(((size, 0) for size in merged), None)
 
     def _plausible(self) -> Iterator[Size]:
-        """The sizes seen, the latest first, that have about the shape of the image."""
+        """Yield the sizes seen, the latest first, that have about the shape of the image."""
         height, width = self.image
         for y, x in reversed(self.seen):
             if abs(y * width - x * height) <= 2 * max(height, width):
                 yield y, x
 
     def _cuts(self) -> Iterator[Size]:
-        """The grids of square patches without a rest, for models that cut them out by hand."""
+        """Yield the grids of square patches without a rest, as models cut them out by hand."""
         height, width = self.image
         for side in range(1, min(height, width) + 1):
             if height % side == width % side == 0:
@@ -155,7 +155,7 @@ class Grids:
 
 
 def _halvings(grid: Size) -> Iterator[Size]:
-    """The grid, and what strides and merged patches make of it, whatever becomes of the rest."""
+    """Yield the grid, and what strides and merged patches make of it, with or without the rest."""
     y, x = grid
     yield grid
     for stride in range(2, max(grid) + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -13,12 +14,13 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from holdfast.contracts import HoldfastError
 from holdfast.models.batch_norm import batch_norm
 from holdfast.models.checkpointing import no_checkpointing
 from holdfast.models.convolution import conv2d
 from holdfast.models.modes import active_modes
 
-__all__ = ["double_backward"]
+__all__ = ["double_backward", "no_second_derivative"]
 
 
 class double_backward(TorchFunctionMode):  # noqa: N801 - used like torch.no_grad, named like it
@@ -88,11 +90,30 @@ class double_backward(TorchFunctionMode):  # noqa: N801 - used like torch.no_gra
         if func in _HARD_SIGMOID and not _others():
             return _hard_sigmoid(*args, **kwargs)
         if func in _HARD_SIGMOID_ and not _others():
-            return _hard_sigmoid(*args, **kwargs, inplace=True)
+            return _hard_sigmoid(*args, **{**kwargs, "inplace": True})
         if func in _RECURRENT:
             with torch.backends.cudnn.flags(enabled=False):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def no_second_derivative(error: RuntimeError) -> HoldfastError | None:
+    """Make our error of PyTorch's for functions that it cannot differentiate twice, if it is one.
+
+    Examples
+    --------
+    >>> no_second_derivative(RuntimeError("double backwards on deform_conv2d not supported"))
+    HoldfastError('model: PyTorch cannot differentiate it twice (double backwards on deform_conv2d \
+not supported). Use methods that differentiate once or not at all: RandomSearch and RandomSign for \
+explanations')
+    """
+    reason = str(error).split("\n")[0].rstrip(".")
+    if not re.search(r"is not implemented|not (currently )?support|once_differentiable", reason):
+        return None
+    return HoldfastError(
+        f"model: PyTorch cannot differentiate it twice ({reason}). Use methods that differentiate "
+        "once or not at all: RandomSearch and RandomSign for explanations"
+    )
 
 
 def _fast_path() -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -140,7 +140,7 @@ class ART:
 def alignment_loss(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     *,
     beta: float = 50.0,
     anchor: Anchor = "normalized",
@@ -183,7 +183,7 @@ def alignment_loss(
 def class_gradient(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     *,
     beta: float = 50.0,
     anchor: Anchor = "normalized",

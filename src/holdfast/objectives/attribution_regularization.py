@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
@@ -104,7 +104,7 @@ def attribution_size(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
     perturbed: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     *,
     steps: int = 50,
     rule: Rule = "right",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-def images_and_labels(batch: Batch) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+def images_and_labels(batch: Batch) -> tuple[Float[Tensor, "n c h w"], Integer[Tensor, " n"]]:
     """Return the checked images and labels of a batch; images in half precision as float32.
 
     Raises
@@ -67,7 +67,7 @@ def entry(batch: Batch, name: str) -> Any:
 
 
 def classification_loss(
-    logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]
+    logits: Float[Tensor, "n k"], labels: Integer[Tensor, " n"]
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy of a batch; `classification_losses` has its errors.
 
@@ -82,7 +82,7 @@ def classification_loss(
 
 
 def classification_losses(
-    logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]
+    logits: Float[Tensor, "n k"], labels: Integer[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """Return the cross-entropy of each image, ``(N,)``.
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
@@ -224,7 +224,7 @@ def _from_uniform(maps: Tensor) -> Float[Tensor, " n"]:
 def _probability_maps(
     model: nn.Module,
     images: Tensor,
-    classes: Int[Tensor, " n"],
+    classes: Integer[Tensor, " n"],
     positions: Tensor,
     weights: Tensor,
 ) -> Float[Tensor, "n c h w"]:

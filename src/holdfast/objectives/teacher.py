@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.contracts import Attribution, InputError
@@ -37,7 +37,7 @@ def explain(
     teacher: nn.Module,
     attribution: Attribution,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
 ) -> Float[Tensor, "n c h w"]:
     """Return the teacher's attribution map of each image's own class, detached.
 

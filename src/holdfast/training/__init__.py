@@ -6,7 +6,8 @@ does not need it.
 
 from typing import TYPE_CHECKING, Any
 
-from holdfast.training.saving import load, save
+from holdfast.training.loading import load
+from holdfast.training.saving import load_saved, save
 
 if TYPE_CHECKING:
     from holdfast.training.fit import train
@@ -17,6 +18,7 @@ __all__ = [
     "Recipe",
     "load",
     "load_recipe",
+    "load_saved",
     "recipe_names",
     "save",
     "train",

@@ -29,7 +29,9 @@ from torch.utils.data import DataLoader
 
 from holdfast.contracts import Batch, HoldfastError, Objective
 from holdfast.data import ImageDataset
-from holdfast.models import Architecture, classify
+from holdfast.models import classify
+from holdfast.preprocessing import Preprocessing
+from holdfast.training.loading import completed
 from holdfast.training.recipe import OptimizerSettings, Recipe, to_settings
 from holdfast.training.saving import save
 
@@ -144,7 +146,7 @@ def train(
 
     lightning.seed_everything(recipe.seed, verbose=False)
     data = recipe.data.load("train")
-    architecture = _complete(recipe.model, data)
+    architecture = completed(recipe.model, data.classes, data.shape)
     model = architecture.build()
     recipe = replace(recipe, model=architecture)
     out.mkdir(parents=True, exist_ok=True)
@@ -193,6 +195,7 @@ def train(
             "architecture": architecture,
             "classes": data.classes,
             "recipe": _dump(recipe),
+            "preprocessing": _preprocessing(recipe, data),
         }
         if best is not None and best.best_model_path:
             save(_restored(model, best.best_model_path), out / "best.safetensors", **about)
@@ -202,14 +205,19 @@ def train(
     return model
 
 
-def _complete(architecture: Architecture, data: ImageDataset) -> Architecture:
-    """Fill in what the recipe leaves to the data."""
-    channels, height, _ = data.shape
-    return replace(
-        architecture,
-        classes=architecture.classes or len(data.classes),
-        in_channels=architecture.in_channels or channels,
-        size=architecture.size or height,
+def _preprocessing(recipe: Recipe, data: ImageDataset) -> Preprocessing:
+    """Say how photographs become images like those that were trained on."""
+    wanted, (channels, height, width) = recipe.data, data.shape
+    # Where the data was of one size as it is, what it was made from is lost: squash.
+    crop = wanted.size is not None and wanted.fit != "squash"
+    return Preprocessing(
+        (height, width),
+        wanted.resize if isinstance(wanted.resize, int) else None,
+        "crop" if crop else "squash",
+        wanted.interpolation or "bilinear",
+        channels=channels,
+        mean=recipe.model.mean,
+        std=recipe.model.std,
     )
 
 

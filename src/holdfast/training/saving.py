@@ -1,10 +1,11 @@
-"""Saving and loading classifiers: one safetensors file that says itself how to be rebuilt."""
+"""Saved classifiers: one safetensors file that says itself how to be rebuilt."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 from holdfast.contracts import InputError
 from holdfast.files import whole
 from holdfast.models import Architecture
+from holdfast.models.checkpoint import check_fit
+from holdfast.preprocessing import Preprocessing
 
-__all__ = ["load", "save"]
+__all__ = ["is_saved", "load_saved", "save"]
 
 FORMAT = 1
 """Version of the metadata's layout; raised when older versions of Holdfast could not read it."""
@@ -34,12 +37,13 @@ def save(
     architecture: Architecture,
     classes: Sequence[str],
     recipe: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Write a classifier into one safetensors file, from which :func:`load` rebuilds it.
+    """Write a classifier into one safetensors file, from which `holdfast.load` rebuilds it.
 
     The metadata holds ``holdfast_format``, ``holdfast_version``, ``architecture`` and ``classes``
-    (both JSON) and, if given, ``recipe``. The file appears whole or not at all: what was there
-    before stays until the new file is complete.
+    (both JSON) and, if given, ``recipe`` and ``preprocessing`` (JSON). The file appears whole or
+    not at all: what was there before stays until the new file is complete.
 
     Parameters
     ----------
@@ -53,6 +57,9 @@ def save(
         The names of the classes, in the order of the logits.
     recipe : str, optional
         How the model was trained, for the reader.
+    preprocessing : Preprocessing, optional
+        How photographs become the images that it takes; by default what `holdfast.load` has put
+        into ``model.preprocessing``.
 
     Raises
     ------
@@ -66,7 +73,7 @@ def save(
     >>> architecture = Architecture("mnist_cnn", classes=2, size=8)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(architecture.build(), folder, architecture=architecture, classes=["cat", "dog"])
-    ...     load(folder).classes
+    ...     load_saved(folder).classes
     ('cat', 'dog')
     """
     architecture = _with_classes(architecture, classes)
@@ -79,25 +86,50 @@ def save(
     }
     if recipe is not None:
         metadata["recipe"] = recipe
+    known = getattr(model, "preprocessing", None) if preprocessing is None else preprocessing
+    if isinstance(known, Preprocessing):
+        metadata["preprocessing"] = json.dumps(dataclasses.asdict(known))
     # Copies, as safetensors refuses tensors that share memory, which tied weights do.
     state = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    if ":" not in architecture.name:
+    if architecture.source != "code":
         # Better refused now than found unreadable when the training is long over.
-        _check_fit("model", state, _untrained(architecture))
+        _check_whole(architecture, "architecture")
+        check_fit("model", state, _untrained(architecture).state_dict())
     with whole(_file(path)) as unfinished:
         unfinished.write_bytes(serialize(state, metadata))
 
 
-def load(
+def is_saved(name: str | os.PathLike[str]) -> bool:
+    """Tell what :func:`load_saved` reads: a folder, or a file that :func:`save` wrote.
+
+    Examples
+    --------
+    >>> is_saved("resnet50")
+    False
+    """
+    if Path(name).is_dir():
+        return True
+    if Path(name).suffix != ".safetensors" or not Path(name).is_file():
+        return False
+    try:
+        with safe_open(name, framework="pt") as opened:
+            return "holdfast_format" in (opened.metadata() or {})
+    except SafetensorError:
+        return False  # whoever reads it says what is wrong with it
+
+
+def load_saved(
     path: str | os.PathLike[str],
     device: str | torch.device = "cpu",
     *,
     trust_code: bool = False,
 ) -> nn.Module:
     """Rebuild a classifier from a file that :func:`save` wrote, without unpickling anything.
+
+    Networks of Holdfast, torchvision, timm and transformers are built; nothing is downloaded.
 
     Parameters
     ----------
@@ -114,7 +146,8 @@ def load(
     -------
     nn.Module
         The classifier in eval mode, with ``model.classes``, the names as a tuple of str,
-        ``model.architecture``, and ``model.origin``, the path as it was given.
+        ``model.architecture``, ``model.preprocessing``, and ``model.origin``, the path as it was
+        given.
 
     Raises
     ------
@@ -124,7 +157,7 @@ def load(
 
     Examples
     --------
-    >>> load("no/such/run")
+    >>> load_saved("no/such/run")
     Traceback (most recent call last):
         ...
     holdfast.contracts.InputError: path: expected a model file, or a run folder with \
@@ -132,21 +165,23 @@ model.safetensors, got no/such/run, which does not exist
     """
     file = _existing(path)
     state, metadata = _read(file)
-    architecture, classes = _described(metadata, file)
-    if ":" in architecture.name and not trust_code:
+    architecture, classes, preprocessing = _described(metadata, file)
+    if architecture.source == "code" and not trust_code:
         expected = (
-            "True, and then only if you trust where the file comes from: it is built by calling "
-            f"{architecture.name!r}"
+            "True, on the command line --trust-code, and then only if you trust where the file "
+            f"comes from: it is built by calling {architecture.name!r}"
         )
         raise InputError("trust_code", False, expected)
+    _check_whole(architecture, f"path {file}")
     model = _untrained(architecture)
-    _check_fit(f"path {file}", state, model)
+    check_fit(f"path {file}", state, model.state_dict())
     precisions = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     if len(precisions) == 1:
         model = model.to(precisions.pop())
     model.load_state_dict(state)
     model.classes = classes  # type: ignore[assignment]
     model.architecture = architecture  # type: ignore[assignment]
+    model.preprocessing = preprocessing  # type: ignore[assignment]
     model.origin = os.fspath(path)  # type: ignore[assignment]
     return model.to(device).eval()
 
@@ -164,7 +199,10 @@ def _with_classes(architecture: Architecture, classes: Sequence[str]) -> Archite
 
 def _to_json(architecture: Architecture) -> str:
     try:
-        return json.dumps(dataclasses.asdict(architecture), ensure_ascii=False)
+        fields = dataclasses.asdict(architecture)
+        if architecture.config is None:
+            del fields["config"]  # so that older versions of Holdfast read the file
+        return json.dumps(fields, ensure_ascii=False)
     except TypeError as error:
         expected = f"values that JSON can hold ({error})"
         raise InputError("architecture.options", architecture.options, expected) from error
@@ -176,26 +214,14 @@ def _untrained(architecture: Architecture) -> nn.Module:
         return architecture.build(pretrained=False)
 
 
-def _check_fit(argument: str, state: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Refuse tensors whose names or shapes are not those of the model."""
-    expected = model.state_dict()
-    faults = {
-        "missing": [name for name in expected if name not in state],
-        "unexpected": [name for name in state if name not in expected],
-        "of another shape": [
-            f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
-            for name, tensor in state.items()
-            if name in expected and tensor.shape != expected[name].shape
-        ],
-    }
-    came = "; ".join(f"{fault}: {_first(those)}" for fault, those in faults.items() if those)
-    if came:
-        raise InputError(argument, came, "the tensors of its architecture")
-
-
-def _first(those: list[str], shown: int = 3) -> str:
-    more = f" and {len(those) - shown} more" if len(those) > shown else ""
-    return ", ".join(those[:shown]) + more
+def _check_whole(architecture: Architecture, argument: str) -> None:
+    """Refuse what could not be built again without asking anybody."""
+    lacks = architecture.source == "hf" and architecture.config is None
+    # What timm finds elsewhere than in itself, it fetches from there.
+    elsewhere = architecture.source == "timm" and re.search(r"[/\\:]", architecture.name[5:])
+    if lacks or elsewhere:
+        expected = "an architecture with all its settings, as Architecture.filled gives it"
+        raise InputError(argument, repr(architecture.name), expected)
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
@@ -224,8 +250,10 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError("path", f"{file} ({error})", expected) from error
 
 
-def _described(metadata: Mapping[str, str], file: Path) -> tuple[Architecture, tuple[str, ...]]:
-    """Read architecture and class names, trusting nothing about them."""
+def _described(
+    metadata: Mapping[str, str], file: Path
+) -> tuple[Architecture, tuple[str, ...], Preprocessing | None]:
+    """Read architecture, class names and preprocessing, trusting nothing about them."""
     expected = "a file written by holdfast.training.save"
     if "holdfast_format" not in metadata:
         raise InputError("path", f"{file} without Holdfast's metadata", expected)
@@ -233,12 +261,34 @@ def _described(metadata: Mapping[str, str], file: Path) -> tuple[Architecture, t
         if int(metadata["holdfast_format"]) > FORMAT:
             newer = f"format {metadata['holdfast_format']} in {file}; please update Holdfast"
             raise InputError("path", newer, f"format {FORMAT} or older")
-        fields: dict[str, Any] = json.loads(metadata["architecture"])
-        for name in ("mean", "std"):
-            fields[name] = fields[name] and tuple(fields[name])
+        architecture = Architecture(**_with_tuples(json.loads(metadata["architecture"])))
         classes = tuple(str(name) for name in json.loads(metadata["classes"]))
-        return Architecture(**fields), classes
+        preprocessing = _preprocessing(architecture)
+        if "preprocessing" in metadata:
+            preprocessing = Preprocessing(**_with_tuples(json.loads(metadata["preprocessing"])))
+        return architecture, classes, preprocessing
     except InputError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError("path", f"{file} with damaged metadata ({error!r})", expected) from error
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    read = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+    }
+    # Only these are tuples; what else stands in a list was one.
+    return read | {key: fields[key] for key in ("options", "config") if key in fields}
+
+
+def _preprocessing(architecture: Architecture) -> Preprocessing | None:
+    """Say how images became those of the run, where the file is too old to say it."""
+    if architecture.size is None:
+        return None
+    return Preprocessing(
+        (architecture.size, architecture.size),
+        mode="squash",
+        channels=architecture.in_channels or 3,
+        mean=architecture.mean,
+        std=architecture.std,
+    )

@@ -12,7 +12,9 @@ import hashlib
 import inspect
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -30,9 +32,38 @@ from holdfast.contracts import (
     Manipulation,
     Objective,
 )
-from holdfast.training.saving import load
+from holdfast.training.saving import load_saved
 
-__all__ = ["build", "to_settings"]
+__all__ = ["build", "from_a_run", "to_settings"]
+
+
+_trusted: ContextVar[bool | None] = ContextVar("trusted", default=None)
+_KNOWN = ("holdfast.", "captum.attr.")
+"""Modules whose classes are made without the user's word."""
+
+
+@contextmanager
+def from_a_run(trust_code: bool | None) -> Iterator[None]:
+    """Say whose settings `build` is given in the block.
+
+    Parameters
+    ----------
+    trust_code : bool or None
+        False where they stand in the folder of a run, which may come from anybody: classes of
+        Holdfast and Captum alone are imported. True where the user trusts it, None where he wrote
+        them himself.
+
+    Examples
+    --------
+    >>> with from_a_run(trust_code=False):
+    ...     build(objectives.UniformNoise, {"eps": "8/255"}).eps
+    0.03137254901960784
+    """
+    token = _trusted.set(trust_code)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
 
 
 def build(kind: type[Any], settings: Mapping[str, Any]) -> Any:
@@ -195,11 +226,11 @@ def _model(name: str, value: Any) -> nn.Module:
     if not isinstance(value, str | os.PathLike):
         raise InputError(name, repr(value), "the folder of a trained run")
     try:
-        return load(value)
+        return load_saved(value, trust_code=bool(_trusted.get()))
     except InputError as error:
         if error.argument == "trust_code":
             came = f"{value}, which is built by code of its own"
-            expected = "a run whose architecture is Holdfast's or torchvision's"
+            expected = "a run whose architecture is of Holdfast, torchvision, timm or transformers"
             raise InputError(name, came, expected) from error
         raise InputError(name, error.came, error.expected) from error
 
@@ -230,6 +261,9 @@ def _find(path: Any, name: str, kind: Any) -> type[Any]:
 
 
 def _imported(path: Any, name: str, came: str) -> type[Any]:
+    if _trusted.get() is False and not str(path).startswith(_KNOWN):
+        expected = f"True, on the command line --trust-code, to import {path} for {name}"
+        raise InputError("trust_code", False, f"{expected}, and then only if you trust the run")
     try:
         imported = import_object(path)
     except Exception as error:  # a user's module can fail in any way while it is imported

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.corruptions.blur import (
@@ -111,7 +111,7 @@ class Corruption:
         self,
         model: nn.Module,
         images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Integer[Tensor, " n"],
     ) -> Float[Tensor, "n c h w"]:
         """Corrupt each image, ``(N, C, H, W)`` in [0, 1]; the model is not asked."""
         check_images(images)
