@@ -136,7 +136,7 @@ def undisturbed(nursery, tmp_path_factory):
     wait_for(out, shards=0)
     begun = time.monotonic()
     assert nursery.ended() == 0
-    assert len(contents(out)) == SHARDS + 2
+    assert len(contents(out)) == SHARDS + 3  # and settings, fitness and gallery
     return out, time.monotonic() - begun
 
 
@@ -182,7 +182,8 @@ def test_killed_at_ten_moments(nursery, undisturbed, tmp_path):
 
 def test_killed_in_the_midst_of_writing(nursery, undisturbed, tmp_path):
     expected = contents(undisturbed[0])
-    for number, name in enumerate(("settings.yaml", "part-00003.parquet", "gallery.safetensors")):
+    names = ("settings.yaml", "fitness.yaml", "part-00003.parquet", "gallery.safetensors")
+    for number, name in enumerate(names):
         for _ in range(2):
             nursery.start(tmp_path, dies_before=name)
             assert nursery.ended() == signal.SIGKILL
@@ -192,7 +193,7 @@ def test_killed_in_the_midst_of_writing(nursery, undisturbed, tmp_path):
             assert 0 < torn[0].stat().st_size < len(expected[name])
             assert not (tmp_path / name).exists()
             assert whole_files(tmp_path).items() <= expected.items()
-            assert read_as_records(tmp_path) == (0, 3, SHARDS)[number]
+            assert read_as_records(tmp_path) == (0, 0, 3, SHARDS)[number]
     nursery.start(tmp_path)
     assert nursery.ended() == 0
     assert contents(tmp_path) == expected
