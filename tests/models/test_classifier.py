@@ -212,5 +212,7 @@ def test_what_was_made_inside_inference_mode_is_refused(which, call):
         "labels": torch.tensor([0, 1, 2]),
     }
     given[which] = inside[which]
-    with pytest.raises(HoldfastError, match=rf"({which}|targets): .*made inside torch.inference_mode"):
+    with pytest.raises(
+        HoldfastError, match=rf"({which}|targets): .*made inside torch.inference_mode"
+    ):
         CALLS[call](*given.values())

@@ -318,7 +318,8 @@ def _weighted(
                 logits, features = from_features(model, images[part].detach(), layer)
             value = select_output(logits, targets[part], method.output).sum()
             gradient = _slope(value, features, create_graph)
-            if gradient is None and not features.requires_grad:
+            inside = torch.is_inference_mode_enabled()
+            if gradient is None and (inside or not features.requires_grad):
                 raise no_gradient()
             if gradient is None:
                 raise InputError("layer", repr(method.layer), "a layer that the logits depend on")
