@@ -3,7 +3,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from holdfast.attributions import Gradient, InputXGradient
+from holdfast.attributions import Gradient, InputXGradient, SmoothGrad
 from holdfast.manipulation.judge import Judge
 
 
@@ -80,3 +80,26 @@ def test_lead_is_the_difference_of_logits(model, images):
     x = images.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(judge.lead(x).sum(), x)
     assert torch.allclose(slope[0].flatten(), model[1].weight[0] - model[1].weight[1])
+
+
+@pytest.mark.parametrize("random", ["attribution", "model"])
+def test_maps_that_are_drawn_anew_in_each_call_are_noticed(random, model):
+    class Drawn:
+        def __call__(self, model, images, targets=None, *, create_graph=False):
+            return Gradient()(model, images, targets) * torch.rand_like(images)
+
+    class Dropping(nn.Module):
+        def forward(self, x):
+            return model(nn.functional.dropout(x, 0.5, training=True))
+
+    images = torch.rand(2, 1, 2, 3, dtype=torch.float64)
+    labels = model(images).argmax(1)
+    drawn = (Drawn(), model) if random == "attribution" else (InputXGradient(), Dropping())
+    with pytest.warns(UserWarning, match="the same image has another map in another call"):
+        Judge(*drawn, images, labels)
+
+
+def test_seeded_maps_are_not_taken_for_maps_drawn_anew(model, recwarn):
+    images = torch.rand(2, 1, 2, 3, dtype=torch.float64)
+    Judge(SmoothGrad(samples=3), model, images, model(images).argmax(1))
+    assert not recwarn.list

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -75,6 +76,7 @@ class Judge:
             name = type(attribution).__name__
             came = f"{name} with NaN or infinite maps of {bad} images"
             raise InputError("attribution", came, "finite maps")
+        self._warn_if_drawn_anew()
         self.best = images.clone()
         # At least single precision: two digits would not tell one τ from another.
         precision = torch.promote_types(self.scores.dtype, torch.float32)
@@ -108,6 +110,19 @@ class Judge:
         for i in better.nonzero().flatten().tolist():
             self.found_by[i] = source
         return torch.where(kept, tau, torch.inf)
+
+    def _warn_if_drawn_anew(self) -> None:
+        """Explain one image again: what differs now would differ without any perturbation."""
+        again = self.attribution(self.model, self.images[:1], self.labels[:1]).detach()
+        change = (pixel_scores(again) - self.scores[:1]).abs().sum()
+        if change > _DRAWN_ANEW * self.scores[:1].sum():
+            warnings.warn(
+                f"{type(self.attribution).__name__}: the same image has another map in another "
+                "call; the attribution or the model draws at random, or mixes the images of a "
+                "batch, and differences of maps are no evidence of an attack. Random attributions "
+                "should draw from holdfast.contracts.generators",
+                stacklevel=5,
+            )
 
     def among(self, some: Integer[Tensor, " m"]) -> Judge:
         """Return a judge of some of the images, who knows what this one knows of them."""
@@ -151,5 +166,7 @@ class Judge:
             return margin(classify(self.model, perturbed), labels)
 
 
+_DRAWN_ANEW = 0.05
+"""The change of a map, as a share of it, that rounding in another batch does not explain."""
 _KNOWN = ("best", "similarity", "preserved", "steps", "directionless")
 """What a judge learns, image by image, beside ``found_by``."""
