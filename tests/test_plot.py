@@ -106,6 +106,20 @@ def model():
     return model
 
 
+def test_explain_tells_of_maps_that_explain_nothing(recwarn):
+    class Rounds(nn.Module):
+        def forward(self, x):
+            return (9 * x).round() / 9
+
+    torch.manual_seed(0)
+    sees = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    images = torch.rand(2, 1, 8, 8)
+    plot.explain(sees, images, {"gradient": Gradient()})
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="gradient gives 2 of 2 images a map without any diff"):
+        plot.explain(nn.Sequential(Rounds(), sees), images, {"gradient": Gradient()})
+
+
 @pytest.mark.parametrize("named", ["given", "known", "numbers"])
 def test_explain_captions_prediction_and_confidence(named, model):
     if named == "known":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -77,6 +78,11 @@ def explain(
     blur : float, optional
         See `show_map`.
 
+    Warns
+    -----
+    UserWarning
+        If a map has no difference between pixels, as where the gradient is zero.
+
     Raises
     ------
     InputError
@@ -104,6 +110,14 @@ def explain(
     confidence, predicted = probabilities.max(1)
     explained = resolve_targets(model, images, predicted if targets is None else targets)
     maps = {name: method(model, images, explained) for name, method in methods.items()}
+    for name, drawn in maps.items():
+        blank = int((drawn == drawn[:, :1, :1, :1]).flatten(1).all(1).sum())
+        if blank:
+            warnings.warn(
+                f"{name} gives {blank} of {len(images)} images a map without any difference: it "
+                "explains nothing there",
+                stacklevel=2,
+            )
     captions = [
         f"{names[label]}\n{_percent(share)}"
         for label, share in zip(predicted.tolist(), confidence.tolist(), strict=True)

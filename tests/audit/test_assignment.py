@@ -246,6 +246,7 @@ class TestTrust:
         ("run", {"battery": "quick", "eps": "8/0"}, "--eps is '8/0'; expected a number above 0"),
         ("run", {"battery": "quick", "eps": "much"}, "--eps is 'much'"),
         ("run", {"battery": "quick", "eps": "-1"}, "--eps is '-1'"),
+        ("run", {"battery": "quick", "eps": "8"}, "--eps is '8'; expected .* at most 1"),
         ("run", {"eps": "0.1"}, "--eps, --source and --reference go with --battery"),
         ("run", {"battery": "quick", "source": "gone"}, "there is no model 'gone'"),
         ("run", {"data": "./gone"}, "ImageData.path"),

@@ -122,6 +122,29 @@ def test_refuses_trainer_settings(trainer, says, tmp_path):
         train(load_recipe("digits/natural", {"trainer": trainer}), tmp_path, progress=False)
 
 
+def for_256_pixels():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+
+
+def of_two_classes():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "says"),
+    [
+        ("for_256_pixels", 8, "cannot take the images of digits, 1×8×8 .*see data.size"),
+        ("of_two_classes", 16, "has 2 logits, but digits has 10 classes"),
+    ],
+)
+def test_refuses_a_model_that_does_not_fit_the_data(function, size, says, tmp_path):
+    named = {"model": {"name": f"{__name__}:{function}"}, "model.options": {}, "data.size": size}
+    recipe = load_recipe("digits/natural", TINY | named)
+    with pytest.raises(HoldfastError, match=says):
+        train(recipe, tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_users_interval_of_logging(tmp_path):
     trainer = {"max_epochs": 2, "log_every_n_steps": 2}
     train(load_recipe("digits/natural", TINY | {"trainer": trainer}), tmp_path, progress=False)

@@ -284,11 +284,14 @@ def _battery(
 
 
 def _number(text: str) -> float:
-    """Read a number above 0, which may be a fraction."""
+    """Read a radius on images in [0, 1], which may be a fraction."""
     try:
         number = float(Fraction(text.replace(" ", "")))
     except (ValueError, ZeroDivisionError):
         number = 0.0
-    if number <= 0:
-        raise HoldfastError(f"--eps is {text!r}; expected a number above 0, such as 0.1 or 8/255")
+    if not 0 < number <= 1:
+        raise HoldfastError(
+            f"--eps is {text!r}; expected a number above 0 and at most 1, as pixels are, such as "
+            "0.1 or 8/255"
+        )
     return number

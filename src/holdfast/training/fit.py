@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from holdfast.contracts import Batch, HoldfastError, Objective
 from holdfast.data import ImageDataset
-from holdfast.models import classify
+from holdfast.models import classify, evaluating
 from holdfast.preprocessing import Preprocessing
 from holdfast.training.loading import completed
 from holdfast.training.recipe import OptimizerSettings, Recipe, to_settings
@@ -134,7 +134,8 @@ def train(
     ------
     HoldfastError
         If ``out`` already holds a trained model and ``resume`` is false, if ``trainer`` has an
-        argument that Lightning does not know, or if the loss is no longer finite.
+        argument that Lightning does not know, if the model cannot take the images or has fewer
+        logits than the data has classes, or if the loss is no longer finite.
     KeyboardInterrupt
         After Ctrl-C, when all is saved.
     """
@@ -148,6 +149,7 @@ def train(
     data = recipe.data.load("train")
     architecture = completed(recipe.model, data.classes, data.shape)
     model = architecture.build()
+    _check_fit(model, data, architecture.name)
     recipe = replace(recipe, model=architecture)
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
@@ -339,3 +341,21 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _check_fit(model: nn.Module, data: ImageDataset, name: str) -> None:
+    """See that the model takes the images and has a logit for each class."""
+    # What the model draws here shall not change what it draws later.
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            count = classify(model, data.batch([0])["images"]).shape[1]
+        except HoldfastError:
+            raise
+        except Exception as error:  # a user's model can fail in any way
+            shape = "×".join(map(str, data.shape))
+            raise HoldfastError(
+                f"{name} cannot take the images of {data.name}, {shape} ({error}); see data.size "
+                "and data.channels"
+            ) from error
+    if count < (needed := int(data.labels.max()) + 1):
+        raise HoldfastError(f"{name} has {count} logits, but {data.name} has {needed} classes")
