@@ -15,8 +15,8 @@ from torch import nn
 import holdfast
 from holdfast.contracts import InputError
 from holdfast.models import Architecture
+from holdfast.training.saving import is_saved, save
 from holdfast.training.saving import load_saved as load
-from holdfast.training.saving import save
 
 SMALL = Architecture("mnist_cnn", classes=2, size=8, mean=(0.5,), std=(0.25,))
 NAMES = ("cat", "dog")
@@ -267,3 +267,14 @@ class TestLoadErrors:
         with pytest.raises(InputError, match="trust_code: .*'os:mkdir'"):
             load(tmp_path)
         assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["plain", "two.dots", "x.safetensors"])
+def test_a_file_may_have_any_name(name, tmp_path):
+    architecture = Architecture("mlp", classes=2, in_channels=1, size=4)
+    model = architecture.build()
+    save(model, tmp_path / name, architecture=architecture, classes=["a", "b"])
+    assert is_saved(tmp_path / name)
+    assert holdfast.load(tmp_path / name).classes == ("a", "b")
+    (tmp_path / "other").write_bytes(b"no model")
+    assert not is_saved(tmp_path / "other")

@@ -112,9 +112,9 @@ def is_saved(name: str | os.PathLike[str]) -> bool:
     """
     if Path(name).is_dir():
         return True
-    if Path(name).suffix != ".safetensors" or not Path(name).is_file():
+    if not Path(name).is_file():
         return False
-    try:
+    try:  # whatever its name ends in: `save` takes any
         with safe_open(name, framework="pt") as opened:
             return "holdfast_format" in (opened.metadata() or {})
     except SafetensorError:
