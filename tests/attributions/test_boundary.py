@@ -4,6 +4,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from holdfast.adversarial import BoundarySearch
 from holdfast.attributions import (
@@ -147,7 +148,7 @@ class TestBoundaryIntegratedGradients:
 
     def test_only_the_straight_path_treats_equal_pixels_equally(self):
         """The example of appendix C: f = min(x, y) at (1, 1) from (0, 0)."""
-        least = Function(lambda x: x.flatten(1).amin(1, keepdim=True))
+        least = Function(lambda x: F.pad(x.flatten(1).amin(1, keepdim=True), (0, 1)))
         ends = vector(0.0, 0.0), vector(1.0, 1.0)
 
         def along(path):
