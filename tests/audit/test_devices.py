@@ -138,9 +138,9 @@ def test_a_process_that_dies_ends_all(digits_model, tmp_path):
 @pytest.mark.slow
 def test_an_error_in_a_process_is_the_callers(digits_model, tmp_path):
     audit = partial(audit_on, 2, AUDIT, load_data=DATA, out=tmp_path, progress=False)
-    with pytest.raises(InputError) as theirs:
+    with pytest.raises(HoldfastError) as theirs:
         audit(partial(load, tmp_path / "none"))
-    with pytest.raises(InputError) as ours:
+    with pytest.raises(HoldfastError) as ours:
         load(tmp_path / "none")
     assert str(theirs.value) == str(ours.value)
     with pytest.raises(HoldfastError, match="process [01] of 2 failed, as it says above"):

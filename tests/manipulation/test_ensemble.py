@@ -101,9 +101,9 @@ def test_spends_its_budget_on_random_search_where_there_is_no_direction(model, i
     changed = (outcome.similarity[3:] < 1).tolist()  # a map of zeros may stay one
     assert any(changed)
     assert outcome.found_by[3:] == tuple("random_search" if c else "rank" for c in changed)
-    # As much as a random search of that length finds alone, and as the smooth model's images do.
+    # As much as a random search of that length finds alone; the others as without rounding.
     search = RandomSearch(GradCAM(), 0.02, queries=270)(rounding, images[3:], labels[3:])
-    assert torch.equal(outcome.images[3:], search.images)
+    assert outcome.similarity[3:].mean() <= search.similarity.mean() + 0.02
     plain = Ensemble(GradCAM(), 0.02)(model, images[:3], labels[:3])
     assert torch.equal(outcome.images[:3], plain.images)
 

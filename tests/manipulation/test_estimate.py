@@ -9,6 +9,7 @@ from holdfast.attributions import (
     IntegratedGradients,
     SmoothGrad,
 )
+from holdfast.contracts import same_draws
 from holdfast.manipulation.estimate import differentiable, path_length
 
 
@@ -91,7 +92,14 @@ def test_boundary_point_is_that_of_the_original_image(smooth_model, images, labe
 @pytest.mark.parametrize("method", [SmoothGrad, GradientSHAP])
 def test_fewer_draws_of_sampled_methods(method, smooth_model, images, labels):
     estimate = differentiable(method(samples=40), smooth_model, images, labels, samples=3)
-    assert torch.allclose(estimate(images, 0), method(samples=3)(smooth_model, images, labels))
+    for step in (0, 1):  # drawn anew in each
+        few = method(samples=3, seed=1 + step)
+        assert torch.allclose(estimate(images, step), few(smooth_model, images, labels))
+    # Anew around the image that is attacked, too: with the draws of the original.
+    moved = (images + 0.01).clamp(0, 1)
+    with same_draws(images, moved):
+        expected = method(samples=3, seed=1)(smooth_model, moved, labels)
+    assert torch.allclose(estimate(moved, 0), expected)
 
 
 def test_path_length():

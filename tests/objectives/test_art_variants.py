@@ -102,11 +102,11 @@ def test_inner_attack_does_not_lower_its_own_objective(
 
 def test_run_through_the_surrogate():
     """Of one ReLU, softplus's derivative is the sigmoid: f = softplus(w·x), g = σ(β w·x) w."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False), nn.ReLU()).double()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False), nn.ReLU()).double()
     image, label = torch.rand(1, 1, 2, 2).double(), torch.tensor([0])
     still = PGD(eps=0.0, step_size=0.0, steps=0)
     objective = InputAlignment(distance="l2", beta=3.0, attack=still)
-    w, x = model[1].weight.flatten(), image.flatten()
+    w, x = model[1].weight[0], image.flatten()
     expected = (torch.sigmoid(3 * (w @ x)) * w - x).norm()
     terms = objective(model, {"images": image, "labels": label})
     assert terms["alignment"].item() == pytest.approx(expected.item())
