@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from holdfast.contracts import StuckWarning
-from holdfast.models import no_gradient, no_second_derivative
+from holdfast.models import differentiate
 
 __all__ = ["directionless", "linked", "slope", "warn_if_stuck"]
 
@@ -27,6 +26,7 @@ def slope(values: Float[Tensor, " n"], x: Float[Tensor, "n c h w"]) -> Float[Ten
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.ones(2, 1, 1, 1, requires_grad=True)
     >>> slope(x.flatten() ** 2, x).flatten()
     tensor([2., 2.])
@@ -35,15 +35,7 @@ def slope(values: Float[Tensor, " n"], x: Float[Tensor, "n c h w"]) -> Float[Ten
         ...
     holdfast.contracts.HoldfastError: model: its output has no gradient with respect to the ...
     """
-    if not values.requires_grad:
-        raise no_gradient()
-    try:
-        (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
-    except RuntimeError as error:
-        raise no_second_derivative(error) or error from error
-    if gradient is None:
-        raise no_gradient()
-    return gradient
+    return differentiate(values.sum(), x)
 
 
 def linked(values: Float[Tensor, " n"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
@@ -53,6 +45,7 @@ def linked(values: Float[Tensor, " n"], x: Float[Tensor, "n c h w"]) -> Float[Te
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.ones(2, 1, 1, 1, requires_grad=True)
     >>> slope(linked(torch.zeros(2), x), x).flatten()
     tensor([0., 0.])
@@ -65,6 +58,7 @@ def directionless(gradient: Float[Tensor, "n c h w"]) -> Bool[Tensor, " n"]:
 
     Examples
     --------
+    >>> import torch
     >>> directionless(torch.tensor([0.0, torch.nan, -1.0]).view(3, 1, 1, 1))
     tensor([ True,  True, False])
     """
@@ -85,6 +79,7 @@ def warn_if_stuck(attack: object, stuck: Float[Tensor, " n"], stacklevel: int = 
 
     Examples
     --------
+    >>> import torch
     >>> from holdfast.adversarial import FGSM
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warn_if_stuck(FGSM(eps=0.1), torch.tensor([0.0, 1.0]))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.models.checkpointing import no_checkpointing
 from holdfast.models.modes import active_modes
-from holdfast.models.twice import double_backward
+from holdfast.models.twice import double_backward, no_second_derivative
 
 __all__ = ["as_logits", "classify", "differentiate", "logits_in", "no_gradient"]
 
@@ -151,7 +151,8 @@ def differentiate(
     ------
     HoldfastError
         If autograd cannot trace the value back to the images. The logits may carry a graph all the
-        same, to the weights of a head behind features without one.
+        same, to the weights of a head behind features without one. Also if the value is made of
+        gradients, and PyTorch cannot differentiate a function of the model twice.
 
     Examples
     --------
@@ -161,9 +162,12 @@ def differentiate(
     """
     gradient = None
     if value.requires_grad and x.requires_grad:
-        (gradient,) = torch.autograd.grad(
-            value, x, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
-        )
+        try:
+            (gradient,) = torch.autograd.grad(
+                value, x, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
+            )
+        except RuntimeError as error:
+            raise no_second_derivative(error) or error from error
     if gradient is None:
         raise no_gradient()
     return gradient
