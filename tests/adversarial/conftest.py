@@ -57,3 +57,14 @@ def digits():
         adam.step()
     model.zero_grad()
     return model, images[1000:1100], labels[1000:1100]
+
+
+@pytest.fixture
+def half_fooled(smooth_model):
+    """Images of which some fall at once, some late, and the second is wrong from the start."""
+    images = torch.rand(12, 2, 5, 5, dtype=torch.float64)
+    with torch.no_grad():
+        smooth_model[-1].weight *= 5
+    labels = smooth_model(images).argmax(1)
+    labels[1] = (labels[1] + 1) % 4
+    return images, labels

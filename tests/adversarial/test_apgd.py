@@ -96,17 +96,6 @@ def naive_apgd(model, image, label, start, attack):
     return points, halvings
 
 
-@pytest.fixture
-def half_fooled(smooth_model):
-    """Images of which some fall at once, some late, and the second is wrong from the start."""
-    images = torch.rand(12, 2, 5, 5, dtype=torch.float64)
-    with torch.no_grad():
-        smooth_model[-1].weight *= 5
-    labels = smooth_model(images).argmax(1)
-    labels[1] = (labels[1] + 1) % 4
-    return images, labels
-
-
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_takes_the_steps_of_the_paper(loss, norm, smooth_model):
@@ -225,45 +214,6 @@ def test_is_not_weaker_than_pgd(norm, eps, digits):
         for share in (0.05, 0.1, 0.5)
     )
     assert 0 < accuracy(model, images, labels, APGD(eps, norm, steps=50)) <= pgd
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_does_not_depend_on_the_batch(attack, smooth_model, half_fooled):
-    images, labels = half_fooled
-    together = attack(smooth_model, images, labels)
-    fooled = smooth_model(together).argmax(1) != labels
-    assert 1 < fooled.sum() < 12
-    order = torch.randperm(12)
-    assert torch.allclose(attack(smooth_model, images[order], labels[order]), together[order])
-    alone = [attack(smooth_model, images[i : i + 1], labels[i : i + 1]) for i in range(12)]
-    assert torch.allclose(torch.cat(alone), together)
-    small = type(attack)(**{**vars(attack), "chunk": 5})
-    assert torch.allclose(small(smooth_model, images, labels), together)
-    strided = images.to(memory_format=torch.channels_last)
-    assert torch.allclose(attack(smooth_model, strided, labels), together)
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_another_seed_is_another_attack(attack, digits):
-    other = type(attack)(**{**vars(attack), "seed": 7})
-    results = [one(*digits) for one in (attack, other)]
-    assert not torch.allclose(*results)
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_what_is_wrong_or_withstands_comes_back_as_it_was(attack, smooth_model, half_fooled):
-    images, labels = half_fooled
-    attacked = attack(smooth_model, images, labels)
-    assert torch.equal(attacked[1], images[1])
-    robust = smooth_model(attacked).argmax(1) == labels
-    assert torch.equal(attacked[robust], images[robust])
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_leaves_the_caller_s_generators_alone(attack, smooth_model, half_fooled):
-    before = torch.get_rng_state()
-    attack(smooth_model, *half_fooled)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_image_that_fell_is_not_evaluated_again(digits):
