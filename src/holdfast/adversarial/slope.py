@@ -10,7 +10,11 @@ from torch import Tensor
 from holdfast.contracts import StuckWarning
 from holdfast.models import differentiate
 
-__all__ = ["directionless", "linked", "slope", "warn_if_stuck"]
+__all__ = ["MOSTLY", "directionless", "linked", "slope", "warn_if_stuck"]
+
+
+MOSTLY = 0.5
+"""An attack is stuck where more than this share of its steps had no direction."""
 
 
 def slope(values: Float[Tensor, " n"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -87,7 +91,7 @@ def warn_if_stuck(attack: object, stuck: Float[Tensor, " n"], stacklevel: int = 
     FGSM: for 1 of 2 images most steps had no direction, as the gradient was zero or not finite; \
 that they withstood it is no evidence. Try attacks that need no gradient
     """
-    count = int((stuck > 0.5).sum())
+    count = int((stuck > MOSTLY).sum())
     if count:
         warnings.warn(
             f"{type(attack).__name__}: for {count} of {len(stuck)} images most steps had no "

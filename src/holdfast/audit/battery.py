@@ -18,12 +18,13 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
+from holdfast.adversarial.slope import MOSTLY
 from holdfast.attributions import IntegratedGradients
 from holdfast.audit.fitness import check_fitness
 from holdfast.audit.gallery import correct_images, gallery, worst_cases
 from holdfast.audit.measured import after_attack, after_manipulation, is_correct
 from holdfast.audit.repeatable import device_of, fingerprint, provenance, seeded
-from holdfast.audit.yardsticks import STUCK, Yardsticks
+from holdfast.audit.yardsticks import Yardsticks
 from holdfast.contracts import (
     Attack,
     Batch,
@@ -368,7 +369,7 @@ def _stuck(records: pa.Table) -> list[str]:
     """Name the attacks most of whose steps had no direction."""
     rows = records.filter(pc.equal(records["measure"], "no_direction"))
     means = rows.group_by("check", use_threads=False).aggregate([("value", "mean")])
-    return [row["check"] for row in means.to_pylist() if row["value_mean"] > STUCK]
+    return [row["check"] for row in means.to_pylist() if row["value_mean"] > MOSTLY]
 
 
 def _read(parts: list[Path]) -> pa.Table:

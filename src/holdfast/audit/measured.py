@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.accuracy import right as is_right
+from holdfast.adversarial.slope import MOSTLY
 from holdfast.audit.measures import spread
-from holdfast.audit.yardsticks import STUCK, Yardsticks, distance, searched, without_direction
+from holdfast.audit.yardsticks import Yardsticks, distance, searched, without_direction
 from holdfast.contracts import Attack, Manipulation
 from holdfast.models import classify
 
@@ -60,7 +61,7 @@ def after_attack(
     moved = distance(images, attacked)
     correct = is_correct(model, attacked, labels)
     measures = {"correct": correct.double(), "moved": moved, "no_direction": stuck}
-    blind = right & correct & (stuck > STUCK)
+    blind = right & correct & (stuck > MOSTLY)
     if blind.any():
         found = searched(attack, model, images[blind], labels[blind])
         if found is not None:

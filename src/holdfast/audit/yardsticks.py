@@ -15,12 +15,13 @@ from jaxtyping import Bool, Float, Float64, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import Square
+from holdfast.adversarial.slope import MOSTLY
 from holdfast.audit.map_checks import similarities
 from holdfast.audit.measures import spread
 from holdfast.contracts import Attack, Attribution, HoldfastError, Manipulation, same_draws
 from holdfast.manipulation import RandomSearch, RandomSign
 
-__all__ = ["STUCK", "Yardsticks", "distance", "searched", "without_direction"]
+__all__ = ["Yardsticks", "distance", "searched", "without_direction"]
 
 DRAWS = 4
 """Random signs tried for each image; the draw that lowers τ the most counts."""
@@ -30,8 +31,6 @@ PREDICTIONS = 100
 """Predictions for each image of the search that follows an attack without direction."""
 NO_CHANGE = 1e-6
 """An ε so small that what it does to a map is a matter of ties and of rounding alone."""
-STUCK = 0.5
-"""An attack had no direction where more than this share of its steps had none."""
 
 
 class Yardsticks:
@@ -195,7 +194,7 @@ def without_direction(stuck: Float[Tensor, " n"], moved: Float[Tensor, " n"]) ->
     >>> without_direction(torch.tensor([1.0, torch.nan, 0.1]), torch.tensor([0.1, 0.0, 0.1]))
     tensor([ True,  True, False])
     """
-    return (stuck > STUCK) | (moved == 0)
+    return (stuck > MOSTLY) | (moved == 0)
 
 
 def distance(

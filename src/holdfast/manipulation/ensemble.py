@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from holdfast.adversarial.slope import warn_if_stuck
+from holdfast.adversarial.slope import MOSTLY, warn_if_stuck
 from holdfast.contracts import Attribution, Outcome, check_positive
 from holdfast.manipulation.descent import Loss, Walk, attacked, joined, warn_if_unlike
 from holdfast.manipulation.estimate import SAMPLED, differentiable, path_length
@@ -226,7 +226,6 @@ class Ensemble:
 
 
 BETA = 50.0
-MOSTLY = 0.5
 QUERIES = 5
 PATH_SAMPLES = 4
 PAIRS = 64

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD, SPSA, correct
+from holdfast.adversarial.slope import MOSTLY
 from holdfast.attributions import Gradient
 from holdfast.contracts import (
     Attack,
@@ -256,7 +257,7 @@ def unearned(figures: Mapping[str, float], tolerance: float = 0.02) -> tuple[str
     ('100% of the steps of the attack had no direction.', 'Random signs change the maps more: ...)
     """
     found = []
-    if (stuck := figures.get("no_direction", 0.0)) > _MOSTLY:
+    if (stuck := figures.get("no_direction", 0.0)) > MOSTLY:
         found.append(f"{stuck:.0%} of the steps of the attack had no direction.")
     if figures.get("moved", 1.0) <= 0:
         found.append("The attack moved no image.")
@@ -288,7 +289,6 @@ _WEAKER = {
 }
 
 
-_MOSTLY = 0.5
 _AGREED = 0.9
 _DRAWS = 4
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from holdfast.adversarial.slope import MOSTLY
 from holdfast.report.records import KEPT, SIMILARITIES, AuditedRun
 from holdfast.report.wording import capitalized, check_title, listed, measure_sign, percent
 
@@ -17,8 +18,6 @@ STUCK = "no_direction"
 MOVED = "moved"
 # Measures that stand beside those of an attack, and have no line of their own.
 BESIDE = (RANDOM, SEARCHED, "no_change_")
-# A figure is struck out where more than this share of the steps had no direction.
-MOSTLY = 0.5
 # At so many of the images an attack may lack a direction before it is worth a word.
 FEW = 0.05
 # By how much a mean may differ by chance.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from holdfast.adversarial.slope import MOSTLY
 from holdfast.plot import heat_map, picture
-from holdfast.report.evidence import MOSTLY
 from holdfast.report.gallery_file import PANELS, SCORES
 from holdfast.report.records import AuditedRun
 from holdfast.report.wording import measure_sign, percent
