@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
+from holdfast.errors import HoldfastError, InputError
+
 __all__ = [
     "Attack",
     "Attribution",
@@ -44,39 +46,6 @@ __all__ = [
 
 Output = Literal["logit", "probability", "log_probability", "loss"]
 """What of the classifier's answer an attribution differentiates."""
-
-
-class HoldfastError(Exception):
-    """The base of all errors that Holdfast raises on purpose."""
-
-
-class InputError(HoldfastError, ValueError):
-    """An argument is not what it must be.
-
-    Parameters
-    ----------
-    argument : str
-        The name of the argument at fault.
-    came : object
-        What was given.
-    expected : str
-        What would have been right.
-
-    Examples
-    --------
-    >>> raise InputError("eps", -1, "a number of at least 0")
-    Traceback (most recent call last):
-        ...
-    holdfast.contracts.InputError: eps: expected a number of at least 0, got -1
-    """
-
-    def __init__(self, argument: str, came: object, expected: str) -> None:
-        super().__init__(f"{argument}: expected {expected}, got {came}")
-        self.argument, self.came, self.expected = argument, came, expected
-
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
-        """Keep the three parts when the error crosses processes."""
-        return InputError, (self.argument, self.came, self.expected)
 
 
 class StuckWarning(UserWarning):

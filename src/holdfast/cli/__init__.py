@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from jsonargparse import ArgumentError
 
 import holdfast
-from holdfast.cli import verbs
-from holdfast.contracts import HoldfastError
+from holdfast.errors import HoldfastError
 
 __all__ = ["main"]
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif given[0] == "--version":
             print(f"holdfast {holdfast.__version__}")
         elif given[0] in _VERBS:
-            _VERBS[given[0]](given[1:])
+            _verb(given[0])(given[1:])
         else:
             raise HoldfastError(f"no command {given[0]!r}; there are {', '.join(_VERBS)}")
     except (HoldfastError, ArgumentError) as error:
@@ -53,18 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _overview() -> str:
     lines = ["usage: holdfast COMMAND …", "", (holdfast.__doc__ or "").strip(), ""]
-    for name, verb in _VERBS.items():
-        lines.append(f"  {name:8} {(verb.__doc__ or '').partition(chr(10))[0]}")
+    lines += [f"  {name:8} {(_verb(name).__doc__ or '').partition(chr(10))[0]}" for name in _VERBS]
     return "\n".join([*lines, "", "holdfast COMMAND --help tells more."])
 
 
-_VERBS: dict[str, Callable[[list[str]], None]] = {
-    "demo": verbs.demo,
-    "train": verbs.train,
-    "explain": verbs.explain,
-    "audit": verbs.audit,
-    "roar": verbs.roar,
-    "report": verbs.report,
-    "data": verbs.data,
-    "list": verbs.catalogue,
+def _verb(name: str) -> Callable[[list[str]], None]:
+    module, function = _VERBS[name]
+    verb: Callable[[list[str]], None] = getattr(import_module(f"holdfast.cli.{module}"), function)
+    return verb
+
+
+_VERBS = {
+    "demo": ("demo", "demo"),
+    "train": ("train", "train"),
+    "explain": ("explain", "explain"),
+    "audit": ("audit", "audit"),
+    "roar": ("roar", "roar"),
+    "report": ("report", "report"),
+    "data": ("data", "data"),
+    "list": ("catalogue", "catalogue"),
 }

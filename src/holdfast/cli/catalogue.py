@@ -1,11 +1,39 @@
-"""What there is, by name, for ``holdfast list``."""
+"""``holdfast list``: what there is, by name."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
-__all__ = ["entries"]
+from holdfast.cli.options import make_parser, split
+from holdfast.errors import HoldfastError
+
+__all__ = ["catalogue", "entries"]
+
+
+def catalogue(arguments: list[str]) -> None:
+    """List what there is: recipes, objectives, attributions, attacks, checks, models and so on."""
+    parser = make_parser("list", catalogue)
+    parser.add_argument("kind", type=str, nargs="?", help="Only one of these.")
+    asked = split(parser, arguments)
+    if asked is None:
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    known = entries()
+    kind = asked[0].kind
+    if kind is not None and kind not in known:
+        raise HoldfastError(f"nothing to list by the name {kind!r}; there are {', '.join(known)}")
+    # Piped into another command, an entry keeps to its line.
+    console = Console() if sys.stdout.isatty() else Console(width=240)
+    for name in [kind] if kind else list(known):
+        table = Table(title=name, title_justify="left", box=None, show_header=False, padding=(0, 2))
+        for entry, about in known[name].items():
+            table.add_row(entry, about)
+        console.print(table, "")
 
 
 def entries() -> dict[str, dict[str, str]]:

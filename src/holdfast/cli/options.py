@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from holdfast.contracts import HoldfastError
+from holdfast.errors import HoldfastError
 
 __all__ = ["make_parser", "split"]
 

@@ -1,0 +1,59 @@
+"""``holdfast roar``: remove, retrain, and see what accuracy is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from holdfast.cli.methods import METHODS_HELP, methods
+from holdfast.cli.model_options import MODEL_HELP, add_model_options, load
+from holdfast.cli.options import make_parser, split
+from holdfast.errors import HoldfastError
+
+__all__ = ["roar"]
+
+
+def roar(arguments: list[str]) -> None:
+    """Remove the pixels that explanations name, retrain, and see what accuracy is left."""
+    parser = make_parser("roar", roar, "--roar.repeats 3 --trainer.max_epochs 10")
+    parser.add_argument("model", type=str, help=MODEL_HELP)
+    add_model_options(parser)
+    parser.add_argument(
+        "--recipe", type=str, help="What to retrain by: a name or a YAML file. (default: the run's)"
+    )
+    parser.add_argument("--methods", type=str, default="gradient,ig", help=METHODS_HELP)
+    parser.add_argument("--out", type=str, help="The folder to write to. (default: RUN/roar)")
+    parser.add_argument("--quiet", action="store_true", help="Show no progress.")
+    asked = split(parser, arguments, groups=("data", "optimizer", "roar"))
+    if asked is None:
+        return
+    options, overrides = asked
+
+    from rich.console import Console
+
+    from holdfast.audit import ROAR
+    from holdfast.audit.assignment import folder_of
+    from holdfast.report import roar_curves, roar_table
+    from holdfast.training.recipe import Recipe, build, read_recipe
+    from holdfast.training.settings import from_a_run
+
+    run = Path(options.model)
+    config = options.recipe or run / "config.yaml"
+    if options.recipe is None and not config.is_file():
+        what = "is no folder of a trained run: it has no config.yaml"
+        raise HoldfastError(f"{run} {what}; --recipe says what to retrain by")
+    model = load(options, {})
+    settings = read_recipe(config, overrides)
+    chosen = {"attributions": methods(options.methods)}
+    with from_a_run(options.trust_code if options.recipe is None else None):
+        method = build(ROAR, chosen | settings.pop("roar", {}))
+        recipe = build(Recipe, settings)
+    if options.recipe is None and recipe.model.source == "code" and not options.trust_code:
+        raise HoldfastError(
+            f"{run} is trained by calling {recipe.model.name!r}: give --trust-code, and then only "
+            "if you trust where the run comes from"
+        )
+    out = Path(options.out or folder_of(options.model) / "roar")
+    method(model, recipe, out, progress=not options.quiet)
+    Console().print(roar_table(out))
+    roar_curves(out).savefig(out / "roar.png", dpi=150)
+    print(f"The curves are in {out / 'roar.png'}.")

@@ -1,0 +1,46 @@
+"""The errors that Holdfast raises on purpose; `holdfast.contracts` offers them.
+
+They stand apart from it because the command needs them before torch is imported: that takes
+seconds.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HoldfastError", "InputError"]
+
+
+class HoldfastError(Exception):
+    """The base of all errors that Holdfast raises on purpose."""
+
+
+class InputError(HoldfastError, ValueError):
+    """An argument is not what it must be.
+
+    Parameters
+    ----------
+    argument : str
+        The name of the argument at fault.
+    came : object
+        What was given.
+    expected : str
+        What would have been right.
+
+    Examples
+    --------
+    >>> raise InputError("eps", -1, "a number of at least 0")
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: eps: expected a number of at least 0, got -1
+    """
+
+    def __init__(self, argument: str, came: object, expected: str) -> None:
+        super().__init__(f"{argument}: expected {expected}, got {came}")
+        self.argument, self.came, self.expected = argument, came, expected
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
+        """Keep the three parts when the error crosses processes."""
+        return InputError, (self.argument, self.came, self.expected)
+
+
+# What a message or a pickle names is where users import them from.
+HoldfastError.__module__ = InputError.__module__ = "holdfast.contracts"
