@@ -1,15 +1,29 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["whole"]
+from holdfast.errors import HoldfastError
+
+__all__ = ["locked", "whole"]
+
+_LOCK = ".lock"
+_REFUSALS = {
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "ENAMETOOLONG", "ENOSPC"),
+        *("ENOTDIR", "EPERM", "EROFS", "ESTALE"),
+    )
+    if hasattr(errno, name)
+}
+"""What a file system answers where it does not take a file."""
 
 
 @contextmanager
@@ -20,6 +34,11 @@ def whole(file: Path) -> Iterator[Path]:
     above are made. A process that is killed leaves its temporary file, whose name starts with a
     dot; whoever writes ``file`` next removes it.
 
+    Raises
+    ------
+    HoldfastError
+        If the file system does not take the file, because it is full, read-only and so on.
+
     Examples
     --------
     >>> import tempfile
@@ -29,18 +48,139 @@ def whole(file: Path) -> Iterator[Path]:
     ...     [path.name for path in (Path(folder) / "new").iterdir()]
     ['note.txt']
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     # Machines that share a folder have processes of the same numbers.
     here = f".{file.name}.{platform.node()}"
-    for left in file.parent.glob(f"{glob.escape(here)}.*"):
-        if not _runs(left.suffix[1:]):
-            left.unlink(missing_ok=True)
     unfinished = file.with_name(f"{here}.{os.getpid()}")
+    with _plain_refusal(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for left in file.parent.glob(f"{glob.escape(here)}.*"):
+            if not _runs(left.suffix[1:]):
+                left.unlink(missing_ok=True)
+        try:
+            yield unfinished
+            unfinished.replace(file)
+        finally:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in a folder while the block runs.
+
+    The folder is made; one that stays empty is removed again. A file in it says which process of
+    which machine works there, and goes with the block. What is left by a process that is gone is
+    taken over. Of several ranks that work together, the first holds the lock for all.
+
+    Raises
+    ------
+    HoldfastError
+        If a process works there, perhaps on another machine, or the folder cannot be written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> run = Path(tempfile.mkdtemp()) / "run"
+    >>> with locked(run):
+    ...     try:
+    ...         locked(run).__enter__()
+    ...     except HoldfastError as error:
+    ...         print(str(error).partition("; ")[2])
+    wait for its end, or choose another folder
+    >>> run.exists()
+    False
+    """
+    if not _is_first_rank():
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock, mine = folder / _LOCK, _identity(os.getpid())
     try:
-        yield unfinished
-        unfinished.replace(file)
+        with _plain_refusal(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _one_at_a_time(folder):
+                _refuse_if_held(lock)
+                with whole(lock) as unfinished:
+                    unfinished.write_text(mine, encoding="utf-8")
+        try:
+            yield
+        finally:
+            # A fork of this process is another one, and leaves the lock to its parent.
+            with suppress(OSError):
+                if lock.read_text(encoding="utf-8") == mine == _identity(os.getpid()):
+                    lock.unlink()
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()  # refuses where there is something
+
+
+@contextmanager
+def _plain_refusal(path: Path) -> Iterator[None]:
+    """Say in a line of ours why the file system does not take a file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        reason = os.strerror(error.errno)
+        raise HoldfastError(f"{path} cannot be written: {reason}") from error
+
+
+def _is_first_rank() -> bool:
+    """Whether this process is the only one, or the first of those that a launcher has started."""
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    names = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let no two processes of this machine take over the same lock."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network's file system may not do it
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _refuse_if_held(lock: Path) -> None:
+    try:
+        process, host, begun = lock.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return
+    except ValueError:  # nothing that `locked` has written
+        process, host, begun = "?", "an unknown machine", ""
+    if host != platform.node():
+        raise HoldfastError(
+            f"process {process} of {host} works in {lock.parent}; if it does not any more, remove "
+            f"{lock}"
+        )
+    if _runs(process) and begun == _begun(process):
+        raise HoldfastError(
+            f"process {process} works in {lock.parent}; wait for its end, or choose another folder"
+        )
+
+
+def _identity(process: int) -> str:
+    return f"{process}\n{platform.node()}\n{_begun(str(process))}"
+
+
+def _begun(process: str) -> str:
+    """Return when a process began, as numbers are given again; "" where nobody knows."""
+    try:
+        state, *others = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "ended" if state in "ZX" else others[18]
 
 
 def _runs(process: str) -> bool:
