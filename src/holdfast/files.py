@@ -121,7 +121,7 @@ def _plain_refusal(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno is None or error.errno not in _REFUSALS:
             raise
         reason = os.strerror(error.errno)
         raise HoldfastError(f"{path} cannot be written: {reason}") from error
