@@ -1,7 +1,13 @@
 """Fixtures shared by the whole suite."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -15,6 +21,80 @@ def own_errors() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: status −9 is a kill, by the time limit if it is so said."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+    timed_out: bool
+
+
+@dataclass(frozen=True)
+class Command:
+    """Runs the command in a process forked from one that has imported everything."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    count: list[int] = field(default_factory=lambda: [0])
+
+    def __call__(
+        self,
+        *arguments: object,
+        cwd: Path | str = ".",
+        env: dict[str, str | None] | None = None,
+        stdin: str = "",
+        seconds: float = 60.0,
+        signals: list[tuple[int, float | Path]] | None = None,
+        before: str = "",
+    ) -> Ended:
+        """Run ``holdfast`` with arguments.
+
+        ``env`` changes the environment (None removes a variable); ``signals`` are sent one after
+        the other, each after so many seconds or as soon as a file exists; ``before`` is Python
+        that the new process executes first, such as a resource limit.
+        """
+        self.count[0] += 1
+        own = self.folder / str(self.count[0])
+        own.mkdir()
+        (own / "stdin").write_text(stdin, encoding="utf-8", errors="surrogateescape")
+        when = [(s, t if isinstance(t, float | int) else str(t)) for s, t in signals or []]
+        asked = {
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(Path(cwd).absolute()),
+            "env": env or {},
+            "seconds": seconds,
+            "signals": when,
+            "before": before,
+        }
+        asked |= {stream: str(own / stream) for stream in ("stdin", "stdout", "stderr")}
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
+        status, timed_out, taken = json.loads(self.process.stdout.readline())
+        out, err = (
+            (own / stream).read_text(encoding="utf-8", errors="surrogateescape")
+            if (own / stream).exists()
+            else ""
+            for stream in ("stdout", "stderr")
+        )
+        return Ended(status, out, err, taken, timed_out)
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """The ``holdfast`` command, each time in a process of its own, without the imports' seconds."""
+    if os.name != "posix":
+        pytest.skip("forks")
+    program = [sys.executable, "-P", str(Path(__file__).with_name("nursery.py"))]
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield Command(process, tmp_path_factory.mktemp("commands"))
+        process.stdin.close()
 
 
 @pytest.fixture
