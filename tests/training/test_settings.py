@@ -1,3 +1,6 @@
+from dataclasses import dataclass
+from functools import partial
+
 import captum.attr
 import pytest
 import torch
@@ -222,6 +225,44 @@ class TestWhatIsNotPlain:
     def test_a_function_by_its_path(self):
         settings = to_settings(RandomSign(_constant, eps=0.1))["init_args"]
         assert settings["attribution"] == f"{__name__}._constant"
+
+    def test_functions_without_a_path_by_their_code(self):
+        def settings(attribution):
+            attack = RandomSign(attribution, eps=0.1)
+            return yaml.safe_load(yaml.safe_dump(to_settings(attack)))["init_args"]["attribution"]
+
+        def scaled(factor):
+            return lambda model, images, targets=None: factor * images
+
+        different = [
+            scaled(1),
+            scaled(2),
+            lambda model, images, targets=None: -images,
+            partial(_constant, create_graph=True),
+            partial(_constant, create_graph=False),
+            IntegratedGradients(steps=3).__call__,
+            IntegratedGradients(steps=4).__call__,
+        ]
+        told = [settings(one) for one in different]
+        assert all(told.count(one) == 1 for one in told)
+        assert settings(scaled(2)) == told[1]
+
+    def test_the_class_of_every_part_that_is_called(self):
+        @dataclass(frozen=True)
+        class Blur:
+            eps: float = 0.1
+
+            def __call__(self, net, images, labels):
+                return images
+
+        @dataclass(frozen=True)
+        class Sharpen(Blur):
+            pass
+
+        first, second = (to_settings({"mine": kind()})["mine"] for kind in (Blur, Sharpen))
+        assert first["class_path"].endswith("Blur")
+        assert second["class_path"].endswith("Sharpen")
+        assert first["init_args"] == second["init_args"] == {"eps": 0.1}
 
     def test_tensors_are_told_apart(self):
         def baseline(values):

@@ -8,13 +8,13 @@ a trained model as the folder of its run.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -32,6 +32,8 @@ from holdfast.contracts import (
     Manipulation,
     Objective,
 )
+from holdfast.data import Augmentation
+from holdfast.training.code import code_digest, tensor_digest
 from holdfast.training.saving import load_saved
 
 __all__ = ["build", "from_a_run", "to_settings"]
@@ -110,7 +112,8 @@ def to_settings(part: Any) -> Any:
     """Turn a built part back into plain settings, the inverse of `build`.
 
     Classes and functions stand as their import paths; a tensor, say a baseline, as its shape and
-    digest, which tell it from others and from which `build` makes none.
+    digest, which tell it from others and from which `build` makes none. So do functions that no
+    path leads to, lambdas and partial ones: a digest of their code tells them apart.
 
     Raises
     ------
@@ -126,8 +129,8 @@ def to_settings(part: Any) -> Any:
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         fields = {f.name: to_settings(getattr(part, f.name)) for f in dataclasses.fields(part)}
         kind = type(part)
-        # What is called with a model is a method, one of many; of all else there is one kind.
-        if _called_with(part)[:1] != ["model"]:
+        # What is called is a method, one of many; of all else there is one kind.
+        if not callable(part) or isinstance(part, Augmentation):
             return fields
         return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": fields}
     if isinstance(part, Mapping):
@@ -136,14 +139,25 @@ def to_settings(part: Any) -> Any:
         return [to_settings(value) for value in part]
     if isinstance(part, nn.Module):
         return _origin(part)
+    if isinstance(part, partial):
+        bound = {"args": part.args, "keywords": part.keywords}
+        return {"partial": to_settings(part.func), **to_settings(bound)}
     if isinstance(part, type) or inspect.isroutine(part):
-        return f"{part.__module__}.{part.__qualname__}"
+        return _named(part)
     if isinstance(part, Tensor):
-        content = part.detach().cpu().contiguous().numpy().tobytes()
-        return {"shape": list(part.shape), "sha256": hashlib.sha256(content).hexdigest()}
+        return {"shape": list(part.shape), "sha256": tensor_digest(part)}
     if part is None or isinstance(part, bool | int | float | str):
         return part
     raise HoldfastError(f"settings can hold no {type(part).__name__}; methods are dataclasses")
+
+
+def _named(part: Any) -> Any:
+    """Name a class or function by its import path, and by its code where no path leads to it."""
+    path = f"{part.__module__ or type(part.__self__).__module__}.{part.__qualname__}"
+    owner = getattr(part, "__self__", None)
+    if owner is not None and not inspect.ismodule(owner) and not isinstance(owner, type):
+        return {"method": path, "of": to_settings(owner)}
+    return {"function": path, "code": code_digest(part)} if "<" in path else path
 
 
 # --- values by their types -----------------------------------------------------------------------
