@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-import yaml
 from rich.progress import track
 from torch import Tensor, nn
 
+from holdfast import plain_yaml
 from holdfast.adversarial import PGD
 from holdfast.adversarial.slope import MOSTLY
 from holdfast.attributions import IntegratedGradients
@@ -327,11 +327,7 @@ class Audit:
         self._claim(out, model, data)
         if fitness is None:
             return ()
-        text = yaml.safe_dump(
-            {**asdict(fitness), "findings": list(fitness.findings)},
-            sort_keys=False,
-            allow_unicode=True,
-        )
+        text = plain_yaml.dump({**asdict(fitness), "findings": list(fitness.findings)})
         with whole(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
         return fitness.findings
@@ -347,13 +343,13 @@ class Audit:
         if not file.exists():
             made_with = {name: version(name) for name in _VERSIONS}
             told = {**settings, **provenance(model), "versions": made_with}
-            text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+            text = plain_yaml.dump(told)
             with whole(file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         # What stands there is read back in any case: another process may have been first.
         # A setting that an older Holdfast did not have yet was what it is by default.
         older = to_settings(type(self)())["init_args"]
-        begun = older | yaml.safe_load(file.read_text(encoding="utf-8"))
+        begun = older | plain_yaml.read_mapping(file)
         differ = [key for key, value in settings.items() if begun.get(key) != value]
         if differ:
             raise HoldfastError(

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import yaml
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from holdfast import plain_yaml
 from holdfast.adversarial.accuracy import correct
 from holdfast.attributions import METHODS
 from holdfast.audit.removal import (
@@ -290,7 +290,7 @@ class ROAR:
         file = out / "settings.yaml"
         begun: dict[str, Any] = {}
         if file.exists():
-            begun = yaml.safe_load(file.read_text(encoding="utf-8"))
+            begun = plain_yaml.read_mapping(file)
         # Of attributions, those that are not there yet may join.
         joins = {key for key in now if key.startswith("attributions.") and key not in begun}
         differ = [key for key in now if begun and key not in joins and begun.get(key) != now[key]]
@@ -301,7 +301,7 @@ class ROAR:
             )
         if joins or not begun:
             made_with = {name: version(name) for name in ("holdfast", "torch", "lightning")}
-            text = yaml.safe_dump({"versions": made_with, **begun, **now}, sort_keys=False)
+            text = plain_yaml.dump({"versions": made_with, **begun, **now})
             with whole(file) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
 
@@ -333,7 +333,7 @@ class _Cell:
 def _gather(out: Path) -> pa.Table:
     """Bring the records of all cells that are done into one file."""
     rows = pa.concat_tables(pq.ParquetFile(file).read() for file in out.glob("*/*/record.parquet"))
-    begun = yaml.safe_load((out / "settings.yaml").read_text(encoding="utf-8"))
+    begun = plain_yaml.read_mapping(out / "settings.yaml")
     names = [key.removeprefix("attributions.") for key in begun if key.startswith("attributions.")]
     place = {name: number for number, name in enumerate((_NOTHING, *names, _CHANCE))}
     rows = pa.Table.from_pylist(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from holdfast import plain_yaml
 from holdfast.errors import HoldfastError
 
 __all__ = ["make_parser", "split"]
@@ -54,7 +54,7 @@ def split(
             value = next(rest, "")
             if not value or value.startswith("--"):
                 raise HoldfastError(f"{name} needs a value")
-        settings[key] = yaml.safe_load(value)
+        settings[key] = plain_yaml.parse(value, name)
     return parser.parse_args(own), settings
 
 

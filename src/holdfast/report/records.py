@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
+from holdfast import plain_yaml
 from holdfast.contracts import InputError
 from holdfast.report.gallery_file import read_gallery
 
@@ -253,13 +253,4 @@ def _check_records(records: pa.Table, audit: Path) -> None:
 def _read_mapping(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
-    try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        came = f"a file that cannot be read ({' '.join(str(error).split())})"
-        raise InputError(str(path), came, "settings in YAML") from error
-    if mapping is None:
-        return {}
-    if not isinstance(mapping, Mapping):
-        raise InputError(str(path), type(mapping).__name__, "a mapping from names to settings")
-    return mapping
+    return plain_yaml.read_mapping(path)

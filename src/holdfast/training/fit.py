@@ -20,13 +20,13 @@ from typing import Any
 
 import lightning
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from holdfast import plain_yaml
 from holdfast.contracts import Batch, HoldfastError, Objective
 from holdfast.data import ImageDataset
 from holdfast.models import classify, evaluating
@@ -248,7 +248,7 @@ def _restored(model: nn.Module, checkpoint: str) -> nn.Module:
 
 
 def _dump(recipe: Recipe) -> str:
-    return yaml.safe_dump(to_settings(recipe), sort_keys=False, allow_unicode=True)
+    return plain_yaml.dump(to_settings(recipe))
 
 
 def _check_trainer(settings: dict[str, Any]) -> None:

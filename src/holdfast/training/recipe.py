@@ -24,8 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from holdfast import plain_yaml
 from holdfast.contracts import HoldfastError, Objective, check_positive
 from holdfast.data import ImageData
 from holdfast.models import Architecture
@@ -209,21 +208,13 @@ def _yaml(name: str | Path) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise HoldfastError(f"no recipe at {path}")
-        text = path.read_text(encoding="utf-8")
-    elif str(name) in recipe_names():
+        return plain_yaml.read_mapping(path, f"recipe {path}")
+    if str(name) in recipe_names():
         file = resources.files("holdfast.training") / "recipes" / f"{name}.yaml"
-        text = file.read_text(encoding="utf-8")
-    else:
-        known = ", ".join(recipe_names())
-        raise HoldfastError(f"no recipe {str(name)!r}; give a YAML file or one of {known}")
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = str(error).replace("\n", " ")
-        raise HoldfastError(f"recipe {name} is no valid YAML: {reason}") from error
-    if not isinstance(tree, dict):
-        raise HoldfastError(f"recipe {name} holds no mapping of settings")
-    return tree
+        settings: dict[str, Any] = plain_yaml.parse(file.read_text(encoding="utf-8"), str(name))
+        return settings
+    known = ", ".join(recipe_names())
+    raise HoldfastError(f"no recipe {str(name)!r}; give a YAML file or one of {known}")
 
 
 def _as_it_ran(tree: dict[str, Any]) -> dict[str, Any]:
