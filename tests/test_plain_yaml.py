@@ -6,7 +6,7 @@ import yaml
 
 from holdfast import plain_yaml
 from holdfast.contracts import HoldfastError
-from holdfast.training.recipe import load_recipe, recipe_names, to_settings
+from holdfast.training.recipe import read_recipe, recipe_names
 
 # Ten times ten times …: nothing to write, and more than any memory to read.
 BOMB = "a: &a [x, x]\n" + "".join(
@@ -40,8 +40,8 @@ def test_reads_the_core_schema_of_yaml_1_2(text, value):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (BOMB, "line 6: more than 100,000 values"),
-        ("- x\n" * 100_001, "more than 100,000 values"),
+        (BOMB, "line 6: more than 50,000 values"),
+        ("- x\n" * 50_001, "more than 50,000 values"),
         (DEEP_BY_ALIASES, "nested deeper than 50"),
         ("[" * 100_000, "line 1: nested deeper than 50"),
         ("- " * 100_000, "nested deeper than 50"),
@@ -150,7 +150,7 @@ def test_a_value_that_occurs_twice_is_written_twice_and_read_apart():
 
 def test_every_recipe_comes_back_as_it_was_written():
     for name in recipe_names():
-        settings = to_settings(load_recipe(name))
+        settings = read_recipe(name)
         assert plain_yaml.parse(plain_yaml.dump(settings), name) == settings
         # As runs of earlier versions wrote it.
         assert plain_yaml.parse(yaml.safe_dump(settings), name) == settings

@@ -21,7 +21,7 @@ __all__ = ["dump", "parse", "read", "read_mapping"]
 
 _BYTES = 2_000_000
 _DEPTH = 50
-_VALUES = 100_000
+_VALUES = 50_000
 """Of a file with its aliases written out: more is no file of settings, and may never end."""
 
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")

@@ -91,8 +91,8 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            ("- a list", "holds no mapping"),
-            ("a: [", "is no valid YAML"),
+            ("- a list", "expected a mapping of settings"),
+            ("a: [", "no valid YAML"),
             ("base: digits/none", "no recipe 'digits/none'"),
         ],
     )
