@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from holdfast.contracts import HoldfastError
+from holdfast.errors import HoldfastError
 
 __all__ = ["dump", "parse", "read", "read_mapping"]
 
