@@ -135,9 +135,9 @@ def parse(text: str, name: str) -> Any:
     try:
         return _Reader(text, name).document()
     except yaml.MarkedYAMLError as error:
-        line = (error.problem_mark or error.context_mark).line + 1
+        mark = error.problem_mark or error.context_mark
         reason = ", ".join(filter(None, (error.context, error.problem)))
-        raise _fault(name, line, f"no valid YAML: {reason}") from error
+        raise _fault(name, mark.line + 1 if mark else 1, f"no valid YAML: {reason}") from error
     except (yaml.YAMLError, UnicodeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise HoldfastError(f"{name}: no valid YAML: {reason}") from error
@@ -162,7 +162,7 @@ class _Reader:
     def __init__(self, text: str, name: str) -> None:
         # The faster of PyYAML's parsers reads events alone: no tag makes an object of anything.
         loader = getattr(yaml, "CLoader", yaml.Loader)
-        self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=loader)
+        self.events: Iterator[Any] = yaml.parse(text, Loader=loader)
         self.name = name
         self.line = 1
         self.depth = 0
@@ -181,12 +181,12 @@ class _Reader:
             raise self._fault("a second document begins")
         return value
 
-    def _next(self) -> yaml.Event:
+    def _next(self) -> Any:
         event = next(self.events)
         self.line = event.start_mark.line + 1
         return event
 
-    def _value(self, event: yaml.Event) -> tuple[Any, int]:
+    def _value(self, event: Any) -> tuple[Any, int]:
         """Read the value that begins with an event; return how deep it is, too."""
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event.anchor)
@@ -200,7 +200,7 @@ class _Reader:
             self.named[event.anchor] = value, self.count - before, height
         return value, height
 
-    def _content(self, event: yaml.Event) -> tuple[Any, int]:
+    def _content(self, event: Any) -> tuple[Any, int]:
         if isinstance(event, yaml.ScalarEvent):
             if "\0" in event.value:
                 raise self._fault("text holds the character NUL")
