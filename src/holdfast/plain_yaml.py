@@ -189,7 +189,7 @@ class _Reader:
     def _value(self, event: Any) -> tuple[Any, int]:
         """Read the value that begins with an event; return how deep it is, too."""
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor)
+            return self._alias(str(event.anchor))
         if event.tag is not None:
             raise self._fault(f"tags such as {_shown(event.tag)} are not read")
         before, self.depth = self.count, self.depth + 1
