@@ -1,4 +1,4 @@
-"""The errors that Holdfast raises on purpose; `holdfast.contracts` offers them.
+"""The errors and warnings that Holdfast raises on purpose; `holdfast.contracts` offers them.
 
 They stand apart from it because the command needs them before torch is imported: that takes
 seconds.
@@ -6,7 +6,7 @@ seconds.
 
 from __future__ import annotations
 
-__all__ = ["HoldfastError", "InputError"]
+__all__ = ["HoldfastError", "InputError", "StuckWarning", "SurrogateWarning"]
 
 
 class HoldfastError(Exception):
@@ -42,5 +42,14 @@ class InputError(HoldfastError, ValueError):
         return InputError, (self.argument, self.came, self.expected)
 
 
+class StuckWarning(UserWarning):
+    """Most steps of an attack had no direction: what it left standing is no evidence."""
+
+
+class SurrogateWarning(UserWarning):
+    """The softplus surrogate does not answer as the model does: its directions may mislead."""
+
+
 # What a message or a pickle names is where users import them from.
-HoldfastError.__module__ = InputError.__module__ = "holdfast.contracts"
+for _kind in (HoldfastError, InputError, StuckWarning, SurrogateWarning):
+    _kind.__module__ = "holdfast.contracts"

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from PIL import Image
 
-from holdfast.contracts import InputError
+from holdfast.contracts import InputError, checked
 
 __all__ = ["Interpolation", "Preprocessing"]
 
@@ -16,6 +16,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "ham
 
 
 @dataclass(frozen=True)
+@checked
 class Preprocessing:
     """The way from a photograph to the images that a model takes: resize, crop, normalize.
 

@@ -18,6 +18,7 @@ from holdfast.contracts import (
     check_images,
     check_labels,
     check_positive,
+    checked,
     chunks,
     default_chunk,
     generators,
@@ -28,6 +29,7 @@ __all__ = ["APGD"]
 
 
 @dataclass(frozen=True)
+@checked
 class APGD:
     """Auto-PGD: projected gradient ascent with momentum that finds its own step size.
 

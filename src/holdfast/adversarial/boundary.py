@@ -17,6 +17,7 @@ from holdfast.contracts import (
     check_labels,
     check_positive,
     check_precision,
+    checked,
     chunks,
     default_chunk,
     generators,
@@ -51,6 +52,7 @@ class Boundary:
 
 
 @dataclass(frozen=True)
+@checked
 class BoundarySearch:
     """Find the nearest image, in ℓ2 and within [0, 1], to which the model gives another class.
 

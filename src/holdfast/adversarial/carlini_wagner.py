@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from holdfast.adversarial.accuracy import correct
 from holdfast.adversarial.margin import margin
 from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
-from holdfast.contracts import check_positive, check_precision, chunks, default_chunk
+from holdfast.contracts import check_positive, check_precision, checked, chunks, default_chunk
 from holdfast.models import classify, evaluating
 
 __all__ = ["CarliniWagner"]
 
 
 @dataclass(frozen=True)
+@checked
 class CarliniWagner:
     """Carlini and Wagner's ℓ2 attack: Adam on distance and margin, the weight of both searched.
 

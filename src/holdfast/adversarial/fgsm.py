@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from holdfast.adversarial.ball import ball
 from holdfast.adversarial.pgd import PGD
 from holdfast.adversarial.slope import warn_if_stuck
+from holdfast.contracts import checked
 
 __all__ = ["FGSM"]
 
 
 @dataclass(frozen=True)
+@checked
 class FGSM:
     """Fast gradient sign method: one step of length ε along the sign of the loss's gradient.
 

@@ -18,6 +18,7 @@ from holdfast.contracts import (
     check_images,
     check_labels,
     check_positive,
+    checked,
     chunks,
     default_chunk,
     generators,
@@ -28,6 +29,7 @@ __all__ = ["PGD", "ascend"]
 
 
 @dataclass(frozen=True)
+@checked
 class PGD:
     """Projected gradient descent: ascend the cross-entropy within a ball around each image.
 

@@ -18,6 +18,7 @@ from holdfast.contracts import (
     check_images,
     check_labels,
     check_positive,
+    checked,
     chunks,
     default_chunk,
 )
@@ -27,6 +28,7 @@ __all__ = ["Spatial"]
 
 
 @dataclass(frozen=True)
+@checked
 class Spatial:
     """Try a grid of rotations and shifts on each image, and keep the worst.
 

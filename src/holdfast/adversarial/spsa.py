@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from holdfast.adversarial.accuracy import correct
 from holdfast.adversarial.ball import Norm, ball
 from holdfast.adversarial.margin import margin
-from holdfast.contracts import check_positive, chunks, default_chunk, generators
+from holdfast.contracts import check_positive, checked, chunks, default_chunk, generators
 from holdfast.models import classify, evaluating
 
 __all__ = ["SPSA"]
 
 
 @dataclass(frozen=True)
+@checked
 class SPSA:
     """Simultaneous perturbation stochastic approximation: an attack that needs no gradient.
 

@@ -20,6 +20,7 @@ from holdfast.contracts import (
     check_labels,
     check_positive,
     check_precision,
+    checked,
     chunks,
     default_chunk,
     generators,
@@ -30,6 +31,7 @@ __all__ = ["Square"]
 
 
 @dataclass(frozen=True)
+@checked
 class Square:
     """Square attack: random search with square patches that asks for logits, never for gradients.
 

@@ -20,6 +20,7 @@ from holdfast.contracts import (
     check_images,
     check_labels,
     check_positive,
+    checked,
     chunks,
     default_chunk,
     generators,
@@ -32,6 +33,7 @@ Target = Literal["least_likely", "most_likely", "next", "random"]
 
 
 @dataclass(frozen=True)
+@checked
 class TargetedPGD:
     """Projected gradient descent on the cross-entropy of a class that is not the label.
 

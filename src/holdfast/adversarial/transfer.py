@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from holdfast.contracts import Attack, InputError, check_images, check_labels
+from holdfast.contracts import Attack, InputError, check_images, check_labels, checked
 
 __all__ = ["Transfer"]
 
 
 @dataclass(frozen=True)
+@checked
 class Transfer:
     """Craft with an attack on a source model, whatever model the images are then shown to.
 

@@ -8,12 +8,13 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.ball import Norm, ball
-from holdfast.contracts import check_images, check_labels, generators
+from holdfast.contracts import check_images, check_labels, checked, generators
 
 __all__ = ["UniformNoise"]
 
 
 @dataclass(frozen=True)
+@checked
 class UniformNoise:
     """A random point of the ball around each image: what chance does where an attack searches.
 

@@ -12,13 +12,14 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
-from holdfast.contracts import check_images, check_positive, chunks, default_chunk
+from holdfast.contracts import check_images, check_positive, checked, chunks, default_chunk
 from holdfast.models import classify, differentiate, double_backward, evaluating
 
 __all__ = ["AdversarialGradientIntegration"]
 
 
 @dataclass(frozen=True)
+@checked
 class AdversarialGradientIntegration:
     """AGI: what the probability of the class loses on the ways to other classes, pixel by pixel.
 

@@ -27,6 +27,7 @@ from holdfast.contracts import (
     Output,
     check_images,
     check_positive,
+    checked,
     chunks,
     default_chunk,
 )
@@ -41,6 +42,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+@checked
 class BoundarySaliency:
     """BSM: the gradient of the class score, taken at the nearest point of another class.
 
@@ -115,6 +117,7 @@ class BoundarySaliency:
 
 
 @dataclass(frozen=True)
+@checked
 class BoundaryIntegratedGradients:
     """BIG: Integrated Gradients from the nearest point of another class.
 
@@ -200,6 +203,7 @@ class BoundaryIntegratedGradients:
 
 
 @dataclass(frozen=True)
+@checked
 class BoundarySmoothGrad:
     """BSG: SmoothGrad at the nearest point of another class of the smoothed classifier.
 
@@ -293,6 +297,7 @@ class BoundarySmoothGrad:
 
 
 @dataclass(frozen=True)
+@checked
 class BoundaryDeepLIFT:
     """DeepLIFT from the nearest point of another class.
 

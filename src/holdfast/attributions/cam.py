@@ -23,6 +23,7 @@ from holdfast.contracts import (
     Output,
     check_images,
     check_labels,
+    checked,
     chunks,
     default_chunk,
 )
@@ -39,6 +40,7 @@ __all__ = ["CAM", "GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "GuidedGradCAMP
 
 
 @dataclass(frozen=True)
+@checked
 class CAM:
     """The class activation map of a network that ends in global average pooling and a dense layer.
 
@@ -95,6 +97,7 @@ class CAM:
 
 
 @dataclass(frozen=True)
+@checked
 class GradCAM:
     """Grad-CAM: feature maps weighted by the mean gradient of the class score, what is positive.
 
@@ -143,6 +146,7 @@ class GradCAM:
 
 
 @dataclass(frozen=True)
+@checked
 class GradCAMPlusPlus:
     """Grad-CAM++: like Grad-CAM, with positive gradients weighted by how few speak for the class.
 
@@ -191,6 +195,7 @@ class GradCAMPlusPlus:
 
 
 @dataclass(frozen=True)
+@checked
 class GuidedGradCAM:
     """Guided backpropagation times Grad-CAM: fine detail, where it speaks for the class.
 
@@ -231,6 +236,7 @@ class GuidedGradCAM:
 
 
 @dataclass(frozen=True)
+@checked
 class GuidedGradCAMPlusPlus:
     """Guided backpropagation times Grad-CAM++.
 

@@ -22,6 +22,7 @@ from holdfast.contracts import (
     Attribution,
     InputError,
     check_images,
+    checked,
     chunks,
     default_chunk,
     generators,
@@ -127,6 +128,7 @@ def from_captum(
 
 
 @dataclass(frozen=True)
+@checked
 class FromCaptum:
     """A class of Captum with its settings, as one of our methods.
 

@@ -17,13 +17,14 @@ from holdfast.attributions.baseline import check_baseline, expand_baseline, same
 from holdfast.attributions.layer_rules import LAYER_CALLS
 from holdfast.attributions.rules import CALLS, Rules
 from holdfast.attributions.target import resolve_targets, select_output
-from holdfast.contracts import check_images, chunks, default_chunk
+from holdfast.contracts import check_images, checked, chunks, default_chunk
 from holdfast.models import classify, differentiate, double_backward, evaluating
 
 __all__ = ["DeepLIFT", "deep_lift", "lift_in_parts"]
 
 
 @dataclass(frozen=True)
+@checked
 class DeepLIFT:
     """DeepLIFT with the rescale rule: slopes from the baseline to the image, layer by layer.
 

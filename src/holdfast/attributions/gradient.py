@@ -10,13 +10,14 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.attributions.target import resolve_targets, select_output
-from holdfast.contracts import Output, check_images, chunks, default_chunk
+from holdfast.contracts import Output, check_images, checked, chunks, default_chunk
 from holdfast.models import classify, differentiate, double_backward, evaluating
 
 __all__ = ["Gradient", "InputXGradient", "input_gradient"]
 
 
 @dataclass(frozen=True)
+@checked
 class Gradient:
     """The gradient of the class score with respect to the image, signed.
 
@@ -70,6 +71,7 @@ class Gradient:
 
 
 @dataclass(frozen=True)
+@checked
 class InputXGradient:
     """The image times the gradient of the class score, value by value.
 

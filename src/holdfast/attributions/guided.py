@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from holdfast.attributions.gradient import Gradient
-from holdfast.contracts import Output
+from holdfast.contracts import Output, checked
 from holdfast.models import double_backward
 from holdfast.models.activations import POOLING, SMOOTH, recognize
 from holdfast.models.scope import Scope
@@ -23,6 +23,7 @@ __all__ = ["GuidedBackprop"]
 
 
 @dataclass(frozen=True)
+@checked
 class GuidedBackprop:
     """The gradient of the class score with what is negative behind each activation left out.
 

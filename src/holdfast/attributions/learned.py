@@ -8,13 +8,21 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from holdfast.contracts import InputError, check_images, check_labels, chunks, default_chunk
+from holdfast.contracts import (
+    InputError,
+    check_images,
+    check_labels,
+    checked,
+    chunks,
+    default_chunk,
+)
 from holdfast.models import Attributing, evaluating
 
 __all__ = ["LearnedAttribution"]
 
 
 @dataclass(frozen=True)
+@checked
 class LearnedAttribution:
     """Read the map that an `Attributing` classifier gives beside its logits.
 

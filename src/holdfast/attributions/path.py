@@ -17,6 +17,7 @@ from holdfast.contracts import (
     Output,
     check_images,
     check_positive,
+    checked,
     chunks,
     default_chunk,
     generators,
@@ -30,6 +31,7 @@ Rule = Literal["right", "left", "midpoint", "trapezoid", "stratified"]
 
 
 @dataclass(frozen=True)
+@checked
 class IntegratedGradients:
     """Integrated Gradients: the mean gradient on the way from a baseline, times the way.
 

@@ -18,6 +18,7 @@ from holdfast.contracts import (
     Output,
     check_images,
     check_positive,
+    checked,
     chunks,
     default_chunk,
     generators,
@@ -28,6 +29,7 @@ __all__ = ["GradientSHAP", "SmoothGrad"]
 
 
 @dataclass(frozen=True)
+@checked
 class SmoothGrad:
     """The mean gradient over noisy copies of the image.
 
@@ -94,6 +96,7 @@ class SmoothGrad:
 
 
 @dataclass(frozen=True)
+@checked
 class GradientSHAP:
     """Expected gradients: Integrated Gradients from random baselines at random points of the path.
 

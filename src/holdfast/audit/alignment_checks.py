@@ -18,7 +18,7 @@ from holdfast.attributions import (
     resolve_targets,
 )
 from holdfast.audit.measures import spread
-from holdfast.contracts import Batch, check_positive, same_draws
+from holdfast.contracts import Batch, check_positive, checked, same_draws
 from holdfast.metrics import input_alignment, map_distance
 from holdfast.models import evaluating
 
@@ -26,6 +26,7 @@ __all__ = ["BoundaryAlignment", "ImageAlignment"]
 
 
 @dataclass(frozen=True)
+@checked
 class ImageAlignment:
     """How far the gradient of the predicted class points along the image.
 
@@ -58,6 +59,7 @@ class ImageAlignment:
 
 
 @dataclass(frozen=True)
+@checked
 class BoundaryAlignment:
     """How far maps of the predicted class are from their boundary variants, in ℓ2.
 

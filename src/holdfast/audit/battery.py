@@ -34,6 +34,7 @@ from holdfast.contracts import (
     Manipulation,
     StuckWarning,
     check_positive,
+    checked,
 )
 from holdfast.data import ImageDataset
 from holdfast.files import whole
@@ -64,6 +65,7 @@ def _manipulations() -> dict[str, Manipulation]:
 
 
 @dataclass(frozen=True)
+@checked
 class Audit:
     """A battery of attacks on predictions and on explanations, and of other checks.
 

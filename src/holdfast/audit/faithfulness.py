@@ -12,13 +12,21 @@ from torchvision.transforms.v2 import functional as tv
 
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.audit.removal import check_maps, rank_pixels
-from holdfast.contracts import InputError, check_images, check_positive, chunks, default_chunk
+from holdfast.contracts import (
+    InputError,
+    check_images,
+    check_positive,
+    checked,
+    chunks,
+    default_chunk,
+)
 from holdfast.models import classify, evaluating
 
 __all__ = ["Deletion", "Insertion"]
 
 
 @dataclass(frozen=True)
+@checked
 class Deletion:
     """Deletion: the probability of the class while the most important pixels are blotted out.
 
@@ -102,6 +110,7 @@ class Deletion:
 
 
 @dataclass(frozen=True)
+@checked
 class Insertion:
     """Insertion: the probability of the class while a blurred image gets its pixels back.
 

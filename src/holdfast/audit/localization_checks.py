@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from holdfast.adversarial import correct
 from holdfast.attributions import Gradient
 from holdfast.audit.measures import spread
-from holdfast.contracts import Attribution, Batch, HoldfastError, InputError
+from holdfast.contracts import Attribution, Batch, HoldfastError, InputError, checked
 from holdfast.metrics import (
     box_from_map,
     box_iou,
@@ -32,6 +32,7 @@ _GRID = tuple(step / 20 for step in range(1, 20))
 
 
 @dataclass(frozen=True)
+@checked
 class Localization:
     """How much of each map lies on the object.
 
@@ -82,6 +83,7 @@ class Localization:
 
 
 @dataclass(frozen=True)
+@checked
 class WeaklySupervisedLocalization:
     """How well a box, and a mask, drawn from the map of the label meet the true ones.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from holdfast.attributions import resolve_targets
 from holdfast.audit.faithfulness import Deletion, Insertion
-from holdfast.contracts import Attribution, Batch, InputError, check_positive
+from holdfast.contracts import Attribution, Batch, InputError, check_positive, checked
 from holdfast.metrics import kendall_tau, pixel_scores, spearman_rho, top_k_intersection
 from holdfast.models import evaluating
 
@@ -17,6 +17,7 @@ __all__ = ["Faithfulness", "Likeness", "similarities"]
 
 
 @dataclass(frozen=True)
+@checked
 class Faithfulness:
     """What the probability of the predicted class does when a map's pixels come, and when they go.
 
@@ -56,6 +57,7 @@ class Faithfulness:
 
 
 @dataclass(frozen=True)
+@checked
 class Likeness:
     """How alike the maps of this model and of a reference, a naturally trained one, are.
 

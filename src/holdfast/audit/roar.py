@@ -34,7 +34,14 @@ from holdfast.audit.removal import (
     write_edited,
 )
 from holdfast.audit.repeatable import device_of, fingerprint, seeded
-from holdfast.contracts import Attribution, HoldfastError, InputError, check_positive, chunks
+from holdfast.contracts import (
+    Attribution,
+    HoldfastError,
+    InputError,
+    check_positive,
+    checked,
+    chunks,
+)
 from holdfast.data import ImageDataset
 from holdfast.files import whole
 from holdfast.models import evaluating
@@ -58,6 +65,7 @@ def _attributions() -> dict[str, Attribution]:
 
 
 @dataclass(frozen=True)
+@checked
 class ROAR:
     """Remove and retrain: whether maps find the pixels that decide the class.
 

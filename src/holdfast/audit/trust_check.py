@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial import PGD, correct
 from holdfast.audit.measures import spread
-from holdfast.contracts import Attack, Batch, Manipulation, check_positive
+from holdfast.contracts import Attack, Batch, Manipulation, check_positive, checked
 from holdfast.manipulation import trust_figures
 from holdfast.manipulation.trust import check_trustable
 
@@ -17,6 +17,7 @@ __all__ = ["Trustworthiness"]
 
 
 @dataclass(frozen=True)
+@checked
 class Trustworthiness:
     """Record, image by image, what speaks for or against gradient masking.
 

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from holdfast.contracts import InputError, check_positive
+from holdfast.contracts import InputError, check_positive, checked
 
 __all__ = ["Augmentation"]
 
 
 @dataclass(frozen=True)
+@checked
 class Augmentation:
     """Random changes, drawn anew each time an image is taken; all are off by default.
 

@@ -16,7 +16,7 @@ from datasets.exceptions import DataFilesNotFoundError
 from jaxtyping import Float
 from torch import Tensor
 
-from holdfast.contracts import HoldfastError, InputError, check_positive
+from holdfast.contracts import HoldfastError, InputError, check_positive, checked
 from holdfast.data.augmentation import Augmentation
 from holdfast.data.columns import (
     MASKS,
@@ -51,6 +51,7 @@ _KEPT_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
+@checked
 class ImageData:
     """Labelled images: which, and at what size.
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.slope import MOSTLY, warn_if_stuck
-from holdfast.contracts import Attribution, Outcome, check_positive
+from holdfast.contracts import Attribution, Outcome, check_positive, checked
 from holdfast.manipulation.descent import Loss, Walk, attacked, joined, warn_if_unlike
 from holdfast.manipulation.estimate import SAMPLED, differentiable, path_length
 from holdfast.manipulation.judge import Judge
@@ -49,6 +49,7 @@ class EnsembleOutcome(Outcome):
 
 
 @dataclass(frozen=True)
+@checked
 class Ensemble:
     """The standard evaluation: complementary attacks in an ℓ∞ ball, the worst case of each image.
 

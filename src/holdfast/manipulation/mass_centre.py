@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial import LinfBall
-from holdfast.contracts import Attribution, Outcome, check_positive, generators
+from holdfast.contracts import Attribution, Outcome, check_positive, checked, generators
 from holdfast.manipulation.descent import Loss, check_settings, descend
 from holdfast.manipulation.judge import Judge
 from holdfast.metrics import mass_centre, pixel_scores
@@ -18,6 +18,7 @@ __all__ = ["MassCentre", "centre_distance", "mass_centre_loss", "nudged"]
 
 
 @dataclass(frozen=True)
+@checked
 class MassCentre:
     """Iterative feature importance attack, mass-centre variant, in an ℓ∞ ball, label kept.
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from holdfast.contracts import Attribution, Outcome, check_positive, generators
+from holdfast.contracts import Attribution, Outcome, check_positive, checked, generators
 from holdfast.manipulation.descent import attacked, joined
 from holdfast.manipulation.estimate import path_length
 from holdfast.manipulation.judge import Judge
@@ -17,6 +17,7 @@ __all__ = ["RandomSign"]
 
 
 @dataclass(frozen=True)
+@checked
 class RandomSign:
     """Move every pixel by ε up or down at random, label kept; of several draws the best.
 

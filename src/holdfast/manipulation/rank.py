@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from holdfast.contracts import Attribution, Outcome, check_positive
+from holdfast.contracts import Attribution, Outcome, check_positive, checked
 from holdfast.manipulation.descent import Loss, check_settings, descend
 from holdfast.manipulation.judge import Judge
 from holdfast.metrics import pixel_scores
@@ -17,6 +17,7 @@ __all__ = ["RankCorrelation", "drawn_pairs", "pair_agreement", "rank_loss"]
 
 
 @dataclass(frozen=True)
+@checked
 class RankCorrelation:
     """Descend a smooth Kendall τ between the maps before and after, in an ℓ∞ ball, label kept.
 

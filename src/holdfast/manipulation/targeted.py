@@ -14,6 +14,7 @@ from holdfast.contracts import (
     Outcome,
     check_images,
     check_positive,
+    checked,
     same_draws,
 )
 from holdfast.manipulation.descent import Loss, check_settings, descend
@@ -25,6 +26,7 @@ __all__ = ["Targeted", "far_scores", "shares"]
 
 
 @dataclass(frozen=True)
+@checked
 class Targeted:
     """Make the map look like another image's map, in an ℓ∞ ball, output kept.
 

@@ -8,7 +8,14 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from holdfast.contracts import Attribution, InputError, Outcome, check_images, check_positive
+from holdfast.contracts import (
+    Attribution,
+    InputError,
+    Outcome,
+    check_images,
+    check_positive,
+    checked,
+)
 from holdfast.manipulation.descent import Loss, check_settings, descend
 from holdfast.manipulation.judge import Judge
 from holdfast.metrics import pixel_scores
@@ -17,6 +24,7 @@ __all__ = ["TopK", "share_of", "top_k_loss"]
 
 
 @dataclass(frozen=True)
+@checked
 class TopK:
     """Iterative feature importance attack, top-k variant, in an ℓ∞ ball, label kept.
 

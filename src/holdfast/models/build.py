@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from holdfast.contracts import InputError
+from holdfast.contracts import InputError, checked
 from holdfast.models import hugging_face, timm_models, torchvision_models
 from holdfast.models.attributing import Attributing
 from holdfast.models.card import Card, close_to
@@ -60,6 +60,7 @@ def names() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+@checked
 class Architecture:
     """A classifier by name, with its normalization; :meth:`build` makes it.
 

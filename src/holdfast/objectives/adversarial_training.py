@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
-from holdfast.contracts import Attack, Batch
+from holdfast.contracts import Attack, Batch, checked
 from holdfast.models import classify
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
@@ -15,6 +15,7 @@ __all__ = ["AdversarialTraining"]
 
 
 @dataclass(frozen=True)
+@checked
 class AdversarialTraining:
     """The cross-entropy ℓ(x̃, y) of the images that an attack makes: PGD-n training.
 

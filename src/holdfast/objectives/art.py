@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from holdfast.adversarial import PGD
 from holdfast.attributions import select_output
-from holdfast.contracts import Batch, InputError, check_positive
+from holdfast.contracts import Batch, InputError, check_positive, checked
 from holdfast.models import (
     Normalized,
     Standardized,
@@ -42,6 +42,7 @@ Negative = Literal["argmax", "argmin"]
 
 
 @dataclass(frozen=True)
+@checked
 class ART:
     """Attributional robustness training by spatial alignment of image and input gradient.
 

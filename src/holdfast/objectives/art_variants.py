@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
 from holdfast.adversarial.slope import linked
-from holdfast.contracts import Batch, InputError, check_positive
+from holdfast.contracts import Batch, InputError, check_positive, checked
 from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.art import Anchor, Channels, class_gradient, cosine_distance, per_image
 from holdfast.objectives.checks import classification_loss, images_and_labels
@@ -20,6 +20,7 @@ __all__ = ["GradientStability", "InputAlignment"]
 
 
 @dataclass(frozen=True)
+@checked
 class GradientStability:
     """The cross-entropy, and how much the gradient of the true class changes nearby.
 
@@ -89,6 +90,7 @@ class GradientStability:
 
 
 @dataclass(frozen=True)
+@checked
 class InputAlignment:
     """The cross-entropy, and how far the gradient of the true class is from the image.
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from holdfast.contracts import Batch, InputError
+from holdfast.contracts import Batch, InputError, checked
 from holdfast.models import classify, last_features
 from holdfast.objectives.checks import check_share, classification_loss, images_and_labels
 
@@ -19,6 +19,7 @@ __all__ = ["AttentionDropout"]
 
 
 @dataclass(frozen=True)
+@checked
 class AttentionDropout:
     """The cross-entropy of a model whose features pass an attention-based dropout layer (ADL).
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from holdfast.attributions import Gradient
-from holdfast.contracts import Attribution, Batch, InputError, check_positive
+from holdfast.contracts import Attribution, Batch, InputError, check_positive, checked
 from holdfast.models import Attributing
 from holdfast.objectives.checks import classification_loss, images_and_labels
 from holdfast.objectives.saliency import unit_saliency
@@ -17,6 +17,7 @@ __all__ = ["AttributionAlignment"]
 
 
 @dataclass(frozen=True)
+@checked
 class AttributionAlignment:
     """The cross-entropy, and how far the generated map is from a robust teacher's saliency map.
 

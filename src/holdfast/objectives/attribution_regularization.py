@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
 from holdfast.attributions import Rule, integrate, path_points
-from holdfast.contracts import Batch, InputError, check_positive
+from holdfast.contracts import Batch, InputError, check_positive, checked
 from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.checks import classification_loss, classification_losses, images_and_labels
 
@@ -18,6 +18,7 @@ __all__ = ["AttributionRegularization", "attribution_size"]
 
 
 @dataclass(frozen=True)
+@checked
 class AttributionRegularization:
     """Robust attribution regularization: IG-NORM and IG-SUM-NORM.
 

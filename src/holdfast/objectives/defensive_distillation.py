@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from holdfast.contracts import Batch, InputError, check_positive
+from holdfast.contracts import Batch, InputError, check_positive, checked
 from holdfast.models import classify
 from holdfast.objectives.checks import images_and_labels
 from holdfast.objectives.teacher import check_teacher, predict, settings_in_brief
@@ -16,6 +16,7 @@ __all__ = ["DefensiveDistillation"]
 
 
 @dataclass(frozen=True)
+@checked
 class DefensiveDistillation:
     """The cross-entropy of the model with a teacher's softened answers, ``softmax(z_teacher / T)``.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
 from holdfast.attributions import Rule, integrate, path_points
-from holdfast.contracts import Batch, check_positive, check_same_shape
+from holdfast.contracts import Batch, check_positive, check_same_shape, checked
 from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.attribution_regularization import attribution_size
 from holdfast.objectives.checks import classification_loss, classification_losses, images_and_labels
@@ -20,6 +20,7 @@ __all__ = ["EnhancedRegularization", "attribution_change", "attribution_contrast
 
 
 @dataclass(frozen=True)
+@checked
 class EnhancedRegularization:
     """Attributions sharp for the true class, even for its rival, and steady nearby: CACR, WACR.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from holdfast.contracts import Batch, check_positive
+from holdfast.contracts import Batch, check_positive, checked
 from holdfast.models import classify, differentiate, double_backward
 from holdfast.objectives.checks import classification_losses, images_and_labels
 
@@ -15,6 +15,7 @@ __all__ = ["JacobianRegularization"]
 
 
 @dataclass(frozen=True)
+@checked
 class JacobianRegularization:
     """The cross-entropy and its squared input gradient, ``ℓ(x, y) + λ ‖∇ₓ ℓ(x, y)‖₂²``.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from holdfast.contracts import Batch
+from holdfast.contracts import Batch, checked
 from holdfast.models import classify
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
@@ -14,6 +14,7 @@ __all__ = ["Natural"]
 
 
 @dataclass(frozen=True)
+@checked
 class Natural:
     """The cross-entropy ℓ(x, y), what every other objective is measured against.
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.attributions import SmoothGrad
-from holdfast.contracts import Attribution, Batch, InputError, check_positive
+from holdfast.contracts import Attribution, Batch, InputError, check_positive, checked
 from holdfast.metrics import box_masks
 from holdfast.models import classify
 from holdfast.objectives.checks import (
@@ -27,6 +27,7 @@ __all__ = ["SaliencyTraining", "saliency_perturbation"]
 
 
 @dataclass(frozen=True)
+@checked
 class SaliencyTraining:
     """SAT: the cross-entropy of ``clip(x + ε δ)``, with δ against the image's saliency.
 

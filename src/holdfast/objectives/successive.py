@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from holdfast.contracts import Batch, InputError, Objective
+from holdfast.contracts import Batch, InputError, Objective, checked
 from holdfast.objectives.checks import check_share, entry
 
 __all__ = ["Successive"]
 
 
 @dataclass(frozen=True)
+@checked
 class Successive:
     """Train by one objective first, then by another.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holdfast.adversarial import PGD, ball
-from holdfast.contracts import Batch, check_positive
+from holdfast.contracts import Batch, check_positive, checked
 from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
@@ -18,6 +18,7 @@ __all__ = ["TRADES"]
 
 
 @dataclass(frozen=True)
+@checked
 class TRADES:
     """The cross-entropy of the images, and how far answers move in a ball around them.
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from holdfast.contracts import Batch, check_positive
+from holdfast.contracts import Batch, check_positive, checked
 from holdfast.models import classify
 from holdfast.objectives.checks import classification_loss, images_and_labels
 
@@ -16,6 +16,7 @@ __all__ = ["UniformNoise", "random_signs"]
 
 
 @dataclass(frozen=True)
+@checked
 class UniformNoise:
     """The cross-entropy of ``clip(x + ε z)``, each component of z drawn from {−1, 1}.
 

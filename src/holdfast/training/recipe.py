@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from holdfast import plain_yaml
-from holdfast.contracts import HoldfastError, Objective, check_positive
+from holdfast.contracts import HoldfastError, Objective, check_positive, checked
 from holdfast.data import ImageData
 from holdfast.models import Architecture
 from holdfast.training.settings import build, to_settings
@@ -43,6 +43,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+@checked
 class OptimizerSettings:
     """The optimizer and its learning-rate schedule.
 
@@ -89,6 +90,7 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
+@checked
 class Recipe:
     """One training run: data, model, objective, optimizer, length.
 

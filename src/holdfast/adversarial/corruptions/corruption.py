@@ -25,7 +25,7 @@ from holdfast.adversarial.corruptions.digital import (
 from holdfast.adversarial.corruptions.draws import Draws
 from holdfast.adversarial.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
 from holdfast.adversarial.corruptions.weather import brightness, fog, frost, snow
-from holdfast.contracts import InputError, check_images, check_labels
+from holdfast.contracts import InputError, check_images, check_labels, checked
 
 __all__ = ["CORRUPTIONS", "Corruption", "CorruptionName", "corrupt"]
 
@@ -71,6 +71,7 @@ _FUNCTIONS: dict[CorruptionName, Callable[[Tensor, int, Draws], Tensor]] = {
 
 
 @dataclass(frozen=True)
+@checked
 class Corruption:
     """A common corruption of each image: what may befall it without any adversary.
 
