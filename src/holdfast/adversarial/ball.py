@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from holdfast.contracts import InputError, check_precision
+from holdfast.contracts import InputError, check_precision, checked
 
 __all__ = ["L2Ball", "LinfBall", "Norm", "ball"]
 
@@ -22,6 +22,7 @@ Norm = Literal["linf", "l2"]
 
 
 @dataclass(frozen=True)
+@checked
 class LinfBall:
     """All images in [0, 1] that differ from the given one by at most ``eps`` in every pixel.
 
@@ -62,6 +63,7 @@ class LinfBall:
 
 
 @dataclass(frozen=True)
+@checked
 class L2Ball:
     """All images in [0, 1] at a Euclidean distance of at most ``eps`` from the given one.
 

@@ -186,7 +186,10 @@ _WORDS: dict[Any, str] = {
 
 @cache
 def _readers(kind: type[Any]) -> tuple[tuple[str, Reader], ...]:
-    hints = get_type_hints(kind)
+    try:
+        hints = get_type_hints(kind)
+    except NameError:  # a user's own class may name what is imported for type checkers alone
+        return ()
     return tuple(
         (f.name, _seed(_reader(hints[f.name])) if f.name == "seed" else _reader(hints[f.name]))
         for f in fields(kind)
@@ -356,7 +359,7 @@ def _mapping(hint: Any, key: Reader, item: Reader) -> Reader:
 
 def _method(protocol: Any) -> Reader:
     def method(value: Any, name: str) -> Any:
-        if isinstance(value, type) or not fits(value, protocol):
+        if isinstance(value, type) or not (isinstance(value, protocol) and fits(value, protocol)):
             raise _refuse(name, value, protocol)
         return value
 
