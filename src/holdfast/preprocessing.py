@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from PIL import Image
@@ -13,6 +15,9 @@ __all__ = ["Interpolation", "Preprocessing"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 """How pixels between pixels are computed, by Pillow's names."""
+
+_LARGEST = 16_384
+"""Pixels of a side: more is no image that a model takes, and may be all memory."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Preprocessing:
     Raises
     ------
     InputError
-        If a number is below 1, or a word is unknown.
+        If a number is below 1 or beyond all images, or a word is unknown.
 
     Examples
     --------
@@ -66,12 +71,19 @@ class Preprocessing:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise InputError("Preprocessing.size", self.size, "height and width, at least 1")
-        if self.channels < 1:
-            raise InputError("Preprocessing.channels", self.channels, "a number of at least 1")
-        if self.resize is not None and self.resize < 1:
-            raise InputError("Preprocessing.resize", self.resize, "a number of at least 1")
+        sides = f"whole numbers from 1 to {_LARGEST:,}"
+        pair = isinstance(self.size, tuple | list) and len(self.size) == 2
+        if not pair or not all(map(_is_side, self.size)):
+            raise InputError("Preprocessing.size", self.size, f"height and width, {sides}")
+        if not _is_side(self.channels):
+            raise InputError("Preprocessing.channels", repr(self.channels), sides)
+        if self.resize is not None and not _is_side(self.resize):
+            raise InputError("Preprocessing.resize", repr(self.resize), f"None, or {sides}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and not _are_finite(values, positive=name == "std"):
+                expected = "None, or a finite value a channel; deviations are above 0"
+                raise InputError(f"Preprocessing.{name}", values, expected)
         if self.mode not in ("crop", "squash"):
             raise InputError("Preprocessing.mode", repr(self.mode), "'crop' or 'squash'")
         if self.interpolation not in get_args(Interpolation):
@@ -117,6 +129,17 @@ class Preprocessing:
         if self.mode == "squash":
             return f"squashed to {self.resize}×{self.resize} ({how}), centre {crop}"
         return f"short side to {self.resize or max(self.size)} ({how}), centre {crop}"
+
+
+def _is_side(value: object) -> bool:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and 1 <= int(value) <= _LARGEST  # type: ignore[call-overload]
+
+
+def _are_finite(values: object, positive: bool) -> bool:
+    return isinstance(values, tuple | list) and all(
+        isinstance(v, Real) and math.isfinite(v) and (float(v) > 0 or not positive) for v in values
+    )
 
 
 def _begin(side: int, crop: int) -> int:

@@ -2,6 +2,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import holdfast
-from holdfast.contracts import InputError
+from holdfast.contracts import HoldfastError, InputError
 from holdfast.models import Architecture
 from holdfast.training.saving import is_saved, save
 from holdfast.training.saving import load_saved as load
@@ -150,7 +151,7 @@ class TestFile:
         ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk would
         try:
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(HoldfastError, match="File too large"):
                 save(model, small, architecture=SMALL, classes=NAMES)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -237,6 +238,184 @@ class TestLoadErrors:
     def test_damaged(self, small: Path, changes: dict[str, str]) -> None:
         rewrite(small, **changes)
         with pytest.raises(InputError, match="damaged metadata"):
+            load(small)
+
+    @pytest.mark.parametrize("wrong", [0, -1, 2.5, "8", True, [8], {}, 10**9, 2**70], ids=repr)
+    @pytest.mark.parametrize("field", ["classes", "in_channels", "size"])
+    def test_numbers_that_no_network_has(self, small: Path, field: str, wrong: Any) -> None:
+        described = json.loads(metadata(small)["architecture"]) | {field: wrong}
+        rewrite(small, architecture=json.dumps(described))
+        with pytest.raises(InputError, match=rf"damaged metadata \(architecture\.{field} is"):
+            load(small)
+
+    @pytest.mark.parametrize(
+        ("field", "wrong"),
+        [
+            *(("name", wrong) for wrong in ("", 7, None, "x" * 5_000, "a\0b", ["mnist_cnn"])),
+            *(("mean", wrong) for wrong in ([], 0.5, ["0"], [1e300], [[0.5]], {"a": 1})),
+            *(("std", wrong) for wrong in ([0.0], [-1.0], [True])),
+            *(("standardize", wrong) for wrong in (1, "yes", None)),
+            *(("options", wrong) for wrong in (None, [], "x", {"a": 10**12}, {"a": "x" * 20_000})),
+            *(("config", wrong) for wrong in ([], "x", {"n": {"layers": 2**64}})),
+            ("weights", 7),
+        ],
+    )
+    def test_settings_of_another_kind(self, small: Path, field: str, wrong: Any) -> None:
+        described = json.loads(metadata(small)["architecture"]) | {field: wrong}
+        rewrite(small, architecture=json.dumps(described))
+        with pytest.raises(InputError, match="damaged metadata|trust_code"):
+            load(small)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"size": [8]},
+            {"size": [8, 10**9]},
+            {"size": [8, 8], "resize": 0},
+            {"size": [8, 8], "mode": "stretch"},
+            {"size": [8, 8], "interpolation": "__class__"},
+            {"size": [8, 8], "channels": 2**40},
+            {"size": [8, 8], "std": [0.0]},
+            {"size": [8, 8], "colour": 1},
+            {"mode": "crop"},
+            [],
+        ],
+        ids=repr,
+    )
+    @pytest.mark.usefixtures("own_errors")
+    def test_preprocessing_that_is_none(self, small: Path, settings: Any) -> None:
+        rewrite(small, preprocessing=json.dumps(settings))
+        with pytest.raises(InputError, match="damaged metadata|Preprocessing"):
+            load(small)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[" * 100_000,
+            '{"a":' * 100_000,
+            '{"name": "mnist_cnn", "mean": [NaN], "std": [1]}',
+            '{"name": "mnist_cnn", "mean": [1e999], "std": [1]}',
+            '{"name": "mnist_cnn", "name": "mlp"}',
+            '{"name": "mnist_cnn", "size": ' + "9" * 5_000 + "}",
+            '{"name": "mlp", "options": {"hidden": [' + "1," * 200_000 + "1]}}",
+            '{"name": "mlp", "options": ' + '{"a":' * 30 + "1" + "}" * 31,
+            "\x00",
+            "",
+        ],
+        ids=lambda text: text[:30],
+    )
+    def test_json_beyond_all_bounds(self, small: Path, text: str) -> None:
+        rewrite(small, architecture=text)
+        with pytest.raises(InputError, match="damaged metadata") as error:
+            load(small)
+        assert len(str(error.value)) < 600
+
+    @pytest.mark.parametrize(
+        "classes",
+        ['["cat"]', '["cat", "cat"]', '["cat", 7]', '["cat", ""]', "{}", '["a", "b", "c"]', "null"],
+    )
+    def test_class_names_that_are_none(self, small: Path, classes: str) -> None:
+        rewrite(small, classes=classes)
+        with pytest.raises(InputError, match="damaged metadata"):
+            load(small)
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("vgg16_gap", {"weights": "IMAGENET1K_V1"}),
+            ("resnet18", {"weights": "IMAGENET1K_V1"}),
+            ("timm:test_resnet", {"pretrained": True}),
+            ("timm:test_resnet", {"pretrained_cfg": {"url": "http://localhost/x.pth"}}),
+            ("timm:hf-hub:owner/name", {}),
+            ("hf:owner/name", {}),
+        ],
+    )
+    def test_starts_no_download(
+        self, small: Path, name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def connect(*_: object) -> None:
+            raise AssertionError("asks the network")
+
+        monkeypatch.setattr(socket.socket, "connect", connect)
+        monkeypatch.setattr(socket, "getaddrinfo", connect)
+        rewrite(small, architecture=json.dumps({"name": name, "classes": 2, "options": options}))
+        with pytest.raises(HoldfastError):
+            load(small)
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("mlp", {"hidden": [10_000_000, 10_000_000]}),
+            ("wide_resnet", {"depth": 9_999_994, "width": 1}),
+            ("wide_resnet", {"depth": 10, "width": 10_000_000}),
+            ("small_resnet", {"units": 10_000_000}),
+            ("torchvision:swin_v2_t", {"window_size": [20_000, 20_000]}),
+            ("torchvision:vit_b_16", {"image_size": 8_000_000, "hidden_dim": 9_000_000}),
+            ("torchvision:vit_b_16", {"num_layers": 10_000_000}),
+            ("mnist_cnn", {"size": 1_000_000}),
+            ("mnist_cnn", {"size": 0}),
+            ("mnist_cnn", {"size": "8"}),
+            ("mlp", {"hidden": [0]}),
+            ("mlp", {"hidden": "abc"}),
+            ("torchvision:resnet18", {"layers": "abc"}),
+        ],
+        ids=repr,
+    )
+    @pytest.mark.usefixtures("own_errors")
+    def test_networks_that_are_not_to_be_built(
+        self, small: Path, name: str, options: dict[str, Any]
+    ) -> None:
+        """Not even for a moment: 20,000² windows are more than any memory."""
+        rewrite(small, architecture=json.dumps({"name": name, "classes": 2, "options": options}))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(InputError):
+            load(small)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"\0" * 8,
+            (2**60).to_bytes(8, "little") + b"{}",
+            (2).to_bytes(8, "little") + b"{}",
+            (9).to_bytes(8, "little") + b'{"a": 1}\n',
+            (10**5).to_bytes(8, "little") + b"[" * 10**5,
+        ],
+        ids=repr,
+    )
+    def test_no_safetensors(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "model.safetensors").write_bytes(content[:200_000])
+        with pytest.raises(InputError, match="a safetensors file|without Holdfast's metadata"):
+            load(tmp_path)
+
+    def test_a_loop_of_links_and_a_name_too_long(self, tmp_path: Path) -> None:
+        (tmp_path / "model.safetensors").symlink_to("model.safetensors")
+        for path in (tmp_path, tmp_path / "model.safetensors", "x" * 5_000, "a\0b"):
+            with pytest.raises(InputError, match="path"):
+                load(path)
+            assert is_saved(path) == (path == tmp_path)
+
+    @pytest.mark.parametrize(
+        ("value", "says"),
+        [
+            (torch.full((2,), torch.nan), "finite numbers, got others in module.logits.bias"),
+            (torch.tensor([0.0, torch.inf]), "finite numbers, got others in module.logits.bias"),
+            (torch.tensor([1, 2]), "module.logits.bias of int64"),
+            (torch.zeros(2, dtype=torch.float8_e4m3fn), "module.logits.bias of float8_e4m3fn"),
+            (torch.zeros(2, dtype=torch.bool), "module.logits.bias of bool"),
+            (torch.zeros(3), "module.logits.bias \\(3,\\) instead of \\(2,\\)"),
+            (torch.zeros(()), "module.logits.bias \\(\\) instead of \\(2,\\)"),
+        ],
+        ids=repr,
+    )
+    def test_numbers_that_are_no_weights(self, small: Path, value: torch.Tensor, says: str) -> None:
+        with safe_open(small, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            kept = opened.metadata()
+        assert "module.logits.bias" in tensors
+        save_file(tensors | {"module.logits.bias": value}, small, kept)
+        with pytest.raises(InputError, match=says):
             load(small)
 
     def test_unknown_architecture(self, small: Path) -> None:

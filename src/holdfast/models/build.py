@@ -14,7 +14,7 @@ from torch import nn
 from holdfast.contracts import InputError, checked
 from holdfast.models import hugging_face, timm_models, torchvision_models
 from holdfast.models.attributing import Attributing
-from holdfast.models.card import Card, close_to
+from holdfast.models.card import Card, close_to, refuse_options
 from holdfast.models.checkpoint import (
     check_fit,
     classes_of,
@@ -328,6 +328,7 @@ def _known(name: str) -> str:
 
 def _ours(architecture: Architecture, pretrained: bool) -> nn.Module:
     make = _OURS[architecture.name]
+    refuse_options(architecture.options, ("weights", "pretrained"))
     parameters = inspect.signature(make).parameters
     if architecture.weights is not None and "weights" not in parameters:
         expected = f"None: there are no pretrained weights of {architecture.name}"

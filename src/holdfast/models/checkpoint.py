@@ -15,12 +15,21 @@ from torch import Tensor, nn
 from holdfast.contracts import InputError
 from holdfast.models.card import reason
 
-__all__ = ["check_fit", "classes_of", "fit", "is_weights", "load_into", "read_weights"]
+__all__ = [
+    "check_fit",
+    "check_values",
+    "classes_of",
+    "fit",
+    "is_weights",
+    "load_into",
+    "read_weights",
+]
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 _WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "classifier.")
+_PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Heads for training alone, which torchvision's networks are built without here."""
 
@@ -67,7 +76,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         try:
             with safe_open(file, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise InputError("weights", f"{file} ({error})", "a safetensors file") from error
     return _unwrapped(_unpickled(file), file)
 
@@ -238,6 +247,41 @@ def check_fit(argument: str, state: Mapping[str, Tensor], expected: Mapping[str,
     came = "; ".join(f"{fault}: {_first(those)}" for fault, those in faults.items() if those)
     if came:
         raise InputError(argument, came, "the tensors of its architecture")
+
+
+def check_values(
+    argument: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Refuse numbers that are none, and whole numbers where the network has others.
+
+    Raises
+    ------
+    InputError
+        Says in which tensors.
+
+    Examples
+    --------
+    >>> check_values("path", {"weight": torch.tensor([torch.nan])}, {"weight": torch.zeros(1)})
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: path: expected finite numbers, got others in weight
+    """
+    kinds = [
+        f"{name} of {str(tensor.dtype).removeprefix('torch.')}"
+        for name, tensor in state.items()
+        if tensor.is_floating_point() != expected[name].is_floating_point()
+        or (tensor.is_floating_point() and tensor.dtype not in _PRECISIONS)
+    ]
+    if kinds:
+        raise InputError(argument, _first(kinds), "the types of numbers of its architecture")
+    # Some networks have infinity in a table of theirs.
+    broken = [
+        name
+        for name, tensor in state.items()
+        if not bool(tensor.isfinite().all()) and bool(expected[name].isfinite().all())
+    ]
+    if broken:
+        raise InputError(argument, f"others in {_first(broken)}", "finite numbers")
 
 
 def _first(those: list[str], shown: int = 3) -> str:

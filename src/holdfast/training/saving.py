@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,13 +18,12 @@ from torch import Tensor, nn
 from holdfast.contracts import InputError
 from holdfast.files import whole
 from holdfast.models import Architecture
-from holdfast.models.checkpoint import check_fit
+from holdfast.models.bounded import build_within
+from holdfast.models.checkpoint import check_fit, check_values
 from holdfast.preprocessing import Preprocessing
+from holdfast.training.metadata import FORMAT, read_metadata
 
 __all__ = ["is_saved", "load_saved", "save"]
-
-FORMAT = 1
-"""Version of the metadata's layout; raised when older versions of Holdfast could not read it."""
 
 _FILE = "model.safetensors"
 
@@ -97,7 +95,7 @@ def save(
     if architecture.source != "code":
         # Better refused now than found unreadable when the training is long over.
         _check_whole(architecture, "architecture")
-        check_fit("model", state, _untrained(architecture).state_dict())
+        check_fit("model", state, _untrained(architecture, state, "model").state_dict())
     with whole(_file(path)) as unfinished:
         unfinished.write_bytes(serialize(state, metadata))
 
@@ -110,14 +108,14 @@ def is_saved(name: str | os.PathLike[str]) -> bool:
     >>> is_saved("resnet50")
     False
     """
-    if Path(name).is_dir():
-        return True
-    if not Path(name).is_file():
-        return False
     try:  # whatever its name ends in: `save` takes any
+        if Path(name).is_dir():
+            return True
+        if not Path(name).is_file():
+            return False
         with safe_open(name, framework="pt") as opened:
             return "holdfast_format" in (opened.metadata() or {})
-    except SafetensorError:
+    except (SafetensorError, OSError):
         return False  # whoever reads it says what is wrong with it
 
 
@@ -165,7 +163,7 @@ model.safetensors, got no/such/run, which does not exist
     """
     file = _existing(path)
     state, metadata = _read(file)
-    architecture, classes, preprocessing = _described(metadata, file)
+    architecture, classes, preprocessing = read_metadata(metadata, file)
     if architecture.source == "code" and not trust_code:
         expected = (
             "True, on the command line --trust-code, and then only if you trust where the file "
@@ -173,8 +171,9 @@ model.safetensors, got no/such/run, which does not exist
         )
         raise InputError("trust_code", False, expected)
     _check_whole(architecture, f"path {file}")
-    model = _untrained(architecture)
+    model = _untrained(architecture, state, f"path {file}")
     check_fit(f"path {file}", state, model.state_dict())
+    check_values(f"path {file}", state, model.state_dict())
     precisions = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     if len(precisions) == 1:
         model = model.to(precisions.pop())
@@ -208,10 +207,10 @@ def _to_json(architecture: Architecture) -> str:
         raise InputError("architecture.options", architecture.options, expected) from error
 
 
-def _untrained(architecture: Architecture) -> nn.Module:
+def _untrained(architecture: Architecture, state: Mapping[str, Tensor], argument: str) -> nn.Module:
     # Building draws random weights that nobody will use: the caller's dice stay untouched.
     with torch.random.fork_rng(devices=[]):
-        return architecture.build(pretrained=False)
+        return build_within(architecture, state, argument)
 
 
 def _check_whole(architecture: Architecture, argument: str) -> None:
@@ -230,8 +229,12 @@ def _file(path: str | os.PathLike[str]) -> Path:
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
-    file = _file(path)
-    if not file.is_file():
+    try:
+        file = _file(path)
+        there = file.is_file()
+    except OSError as error:  # a name too long, a folder that is not to be read
+        raise InputError("path", f"{path} ({error.strerror})", "a model file") from error
+    if not there:
         what = "which has none" if Path(path).is_dir() else "which does not exist"
         raise InputError("path", f"{path}, {what}", f"a model file, or a run folder with {_FILE}")
     return file
@@ -242,53 +245,9 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(file, framework="pt") as opened:
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return state, opened.metadata() or {}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         expected = (
             "a safetensors file; Holdfast reads no other, least of all pickled ones (.pt, .ckpt), "
             "which can run code"
         )
         raise InputError("path", f"{file} ({error})", expected) from error
-
-
-def _described(
-    metadata: Mapping[str, str], file: Path
-) -> tuple[Architecture, tuple[str, ...], Preprocessing | None]:
-    """Read architecture, class names and preprocessing, trusting nothing about them."""
-    expected = "a file written by holdfast.training.save"
-    if "holdfast_format" not in metadata:
-        raise InputError("path", f"{file} without Holdfast's metadata", expected)
-    try:
-        if int(metadata["holdfast_format"]) > FORMAT:
-            newer = f"format {metadata['holdfast_format']} in {file}; please update Holdfast"
-            raise InputError("path", newer, f"format {FORMAT} or older")
-        architecture = Architecture(**_with_tuples(json.loads(metadata["architecture"])))
-        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
-        preprocessing = _preprocessing(architecture)
-        if "preprocessing" in metadata:
-            preprocessing = Preprocessing(**_with_tuples(json.loads(metadata["preprocessing"])))
-        return architecture, classes, preprocessing
-    except InputError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError("path", f"{file} with damaged metadata ({error!r})", expected) from error
-
-
-def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    read = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
-    }
-    # Only these are tuples; what else stands in a list was one.
-    return read | {key: fields[key] for key in ("options", "config") if key in fields}
-
-
-def _preprocessing(architecture: Architecture) -> Preprocessing | None:
-    """Say how images became those of the run, where the file is too old to say it."""
-    if architecture.size is None:
-        return None
-    return Preprocessing(
-        (architecture.size, architecture.size),
-        mode="squash",
-        channels=architecture.in_channels or 3,
-        mean=architecture.mean,
-        std=architecture.std,
-    )
