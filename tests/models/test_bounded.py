@@ -46,6 +46,6 @@ def test_any_fault_of_building_is_one_line(monkeypatch):
 
     monkeypatch.setitem(build._OURS, "failing", fail)
     with pytest.raises(
-        HoldfastError, match=r"failing, which cannot be built \(RecursionError: deep"
+        HoldfastError, match=r"cannot be built \(RecursionError: deep"
     ):
         build_within(Architecture("failing"), {}, "path x")
