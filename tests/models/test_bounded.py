@@ -45,7 +45,5 @@ def test_any_fault_of_building_is_one_line(monkeypatch):
         raise RecursionError("deep\nand deeper")
 
     monkeypatch.setitem(build._OURS, "failing", fail)
-    with pytest.raises(
-        HoldfastError, match=r"cannot be built \(RecursionError: deep"
-    ):
+    with pytest.raises(HoldfastError, match=r"cannot be built \(RecursionError: deep"):
         build_within(Architecture("failing"), {}, "path x")
