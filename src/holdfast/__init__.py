@@ -1,9 +1,14 @@
 """Holdfast trains, attacks and audits image classifiers whose explanations hold fast."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+# Not from `typing`: with python -m holdfast, which has the current folder on its path, what comes
+# before __main__ imports nothing that another file could be taken for.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from holdfast import (
         adversarial,
         attributions,
@@ -40,7 +45,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a room when it is first used, since some take seconds."""
     if name == "load":
         return import_module("holdfast.training").load

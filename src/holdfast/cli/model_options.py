@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -34,18 +35,22 @@ def names_code(options: Any) -> bool:
     """Tell whether the user names code of his own, or trusts a run that does."""
     roles = ("model", "architecture", "source", "reference")
     named = [getattr(options, role, None) or "" for role in roles]
-    theirs = ("timm:", "hf:", "torchvision:")
-    return options.trust_code or any(":" in n and not n.startswith(theirs) for n in named)
+    return options.trust_code or any(_is_code(name) for name in named)
+
+
+def _is_code(name: str) -> bool:
+    return ":" in name and not name.startswith(("timm:", "hf:", "torchvision:"))
 
 
 def import_from_here() -> None:
     """Let Python import from the current folder, where a user's own code may lie.
 
     Only where the user has named code: whoever left a file there shall not be imported for another
-    module that is missing.
+    module that is missing. What is installed comes first.
     """
-    if "" not in sys.path:
-        sys.path.append("")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def load(options: Any, overrides: dict[str, Any]) -> Any:

@@ -34,17 +34,17 @@ def show(
     title: str | None = None,
     tables: str | None = None,
 ) -> Path | None:
-    """Print the comparison of runs and, given where, write the report and its tables."""
+    """Write the report and its tables, where it is said to, and print the comparison of runs."""
     from rich.console import Console
 
     from holdfast import report
 
     read = [report.read_run(run) for run in runs]
+    if tables is not None:
+        report.write_tables(read, tables)
+    if page is not None:
+        page = report.write_report(read, page, **({"title": title} if title else {}))
     # Piped into a file, the table keeps the width that it needs.
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(report.to_rich(report.table(read)))
-    if tables is not None:
-        report.write_tables(read, tables)
-    if page is None:
-        return None
-    return report.write_report(read, page, **({"title": title} if title else {}))
+    return page

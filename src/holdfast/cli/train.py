@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from holdfast.cli.model_options import import_from_here
 from holdfast.cli.options import make_parser, split
 
 __all__ = ["fit", "train"]
+
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*[.:][^\W\d]")
 
 
 def train(arguments: list[str]) -> None:
@@ -25,12 +28,19 @@ def train(arguments: list[str]) -> None:
 
     from holdfast.training.recipe import Recipe, build, read_recipe
 
-    import_from_here()
+    if _names_code(options.recipe, overrides):
+        import_from_here()
     recipe = build(Recipe, read_recipe(options.recipe, overrides))
     out = Path(options.out or Path("runs") / Path(options.recipe).with_suffix(""))
     fit(recipe, out, options.resume, options.quiet)
     trust = " --trust-code" if recipe.model.source == "code" else ""
     print(f"The model is in {out / 'model.safetensors'}. Next: holdfast audit {out}{trust}")
+
+
+def _names_code(recipe: str, overrides: dict[str, Any]) -> bool:
+    """Tell whether the user names code of his own: in his recipe, or in a setting of a part."""
+    parts = [str(value) for key, value in overrides.items() if not key.startswith("data.")]
+    return recipe.endswith((".yaml", ".yml")) or any(_IMPORT_PATH.search(part) for part in parts)
 
 
 def fit(recipe: Any, out: Path, resume: bool, quiet: bool) -> None:
