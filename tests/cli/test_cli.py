@@ -79,7 +79,10 @@ def test_audit_takes_settings(in_tmp):
         (["train"], "recipe"),
         (["train", "mnist/none"], "no recipe 'mnist/none'"),
         (["train", "none.yaml"], "no recipe at none.yaml"),
-        (["train", "digits/art", "--bogus", "1"], "Recipe has no setting bogus"),
+        (
+            ["train", "digits/art", "--bogus", "1"],
+            "holdfast train has no option --bogus; It has settings --data.…",
+        ),
         (["train", "digits/art", "--objective.bogus", "1"], "ART has no setting bogus"),
         (["train", "digits/art", "--objective.weight"], "--objective.weight needs a value"),
         (["train", "digits/art", "--objective.weight", "much"], "ART.weight: expected float"),
@@ -326,7 +329,7 @@ def test_roar_goes_on_where_it_was(in_tmp, capsys):
         (["bare"], "bare is no folder of a trained run: it has no config.yaml"),
         (["run", "--methods", "tea"], "--methods has tea; there are gradient"),
         (["run", "--roar.shares", "[1.5]"], "ROAR.shares: expected numbers above 0 and below 1"),
-        (["run", "--roar.bogus", "1"], "ROAR has no setting bogus"),
+        (["run", "--roar.bogus", "1"], "holdfast roar has no option --roar.bogus"),
         (["run", "--trainer.devices", "2"], "recipe.trainer.devices: expected 1"),
     ],
 )

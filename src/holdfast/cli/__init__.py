@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import Never
+from typing import Any, Never
 
 import holdfast
 from holdfast.cli.messages import message_of, one_line, warnings_as_lines
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended.code if isinstance(ended.code, int) else _WRONG if ended.code else 0
     except Exception as error:
         unread = isinstance(error, BrokenPipeError) and _nobody_reads()
-        _drop_output()
+        _drop(sys.stdout)
         if unread:
             return _PIPE_CLOSED
         if debug:
@@ -152,14 +152,16 @@ def _nobody_reads() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _drop_output() -> None:
-    """Drop what could not be written: Python would try it again at its end."""
+def _drop(stream: Any) -> None:
+    """Drop what cannot be written: Python would try it again at its end."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except (OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _tell(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        print(one_line(line), file=sys.stderr, flush=True)
+        print(one_line(line), file=sys.stderr)
+    _drop(sys.stderr)

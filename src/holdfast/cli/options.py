@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from holdfast import plain_yaml
+from holdfast.cli.known import check_known
 from holdfast.errors import HoldfastError
 
 __all__ = ["make_parser", "split"]
@@ -48,13 +49,16 @@ def split(
         if name == "--set":
             name, equals, value = (value if equals else next(rest, "")).partition("=")
         key = name.removeprefix("--")
-        if not groups or not key:
+        if not key:
             raise HoldfastError(f"{parser.prog} has no option {name or '--set'}")
+        if not groups or "." not in key:
+            check_known(parser.prog, known, [key], groups)  # it may lack a value, too
         if not equals:
             value = next(rest, "")
             if not value or value.startswith("--"):
                 raise HoldfastError(f"{name} needs a value")
         settings[key] = plain_yaml.parse(value, name)
+    check_known(parser.prog, known, settings, groups)
     return parser.parse_args(own), settings
 
 

@@ -1,0 +1,82 @@
+"""Which options there are at dotted keys, known before torch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import holdfast
+from holdfast.errors import HoldfastError
+
+__all__ = ["check_known"]
+
+_GROUPS = {
+    "data": ("data/source.py", "ImageData"),
+    "model": ("models/build.py", "Architecture"),
+    "optimizer": ("training/recipe.py", "OptimizerSettings"),
+    "audit": ("audit/battery.py", "Audit"),
+    "roar": ("audit/roar.py", "ROAR"),
+}
+
+
+def check_known(
+    command: str, own: Iterable[str], keys: Iterable[str], groups: Sequence[str]
+) -> None:
+    """Refuse settings that a command does not have, and name what it has.
+
+    Parameters
+    ----------
+    command : str
+        As the user writes it: ``holdfast train``.
+    own : iterable of str
+        The command's own options, for one that was meant.
+    keys : iterable of str
+        The dotted keys that were given.
+    groups : sequence of str
+        The groups of settings that the command takes: ``data``, ``optimizer`` and so on.
+
+    Examples
+    --------
+    >>> check_known("holdfast audit", ["--battery"], ["batery"], ["data", "audit"])
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.HoldfastError: holdfast audit has no option --batery; did you mean \
+--battery? It has settings --data.…, --audit.…
+    """
+    # What takes an optimizer takes all of a recipe.
+    recipe = _fields("training/recipe.py", "Recipe") if "optimizer" in groups else []
+    top = list(dict.fromkeys([*groups, *recipe]))
+    for key in keys:
+        group, dot, setting = key.partition(".")
+        if group not in top:
+            dotted = [name for name in top if name in groups or name in ("objective", "trainer")]
+            has = f"It has settings {', '.join(f'--{name}.…' for name in dotted)}" if top else ""
+            raise _unknown(command, key, [*own, *(f"--{name}" for name in top)], has)
+        if dot and group in _GROUPS:
+            fields = _fields(*_GROUPS[group])
+            if setting.partition(".")[0] not in fields:
+                options = [f"--{group}.{field}" for field in fields]
+                raise _unknown(command, key, options, f"There are {', '.join(options)}")
+
+
+def _unknown(command: str, key: str, options: Iterable[str], has: str) -> HoldfastError:
+    close = difflib.get_close_matches(f"--{key}", list(options), 1)
+    meant = f"did you mean {close[0]}?" if close else ""
+    text = f"{command} has no option --{key}"
+    return HoldfastError(
+        "; ".join(part for part in (text, " ".join(filter(None, (meant, has)))) if part)
+    )
+
+
+def _fields(file: str, name: str) -> list[str]:
+    """Read the fields of a dataclass from its source, without importing what it imports."""
+    source = (Path(holdfast.__file__).parent / file).read_text(encoding="utf-8")
+    (found,) = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    targets = [node.target for node in found.body if isinstance(node, ast.AnnAssign)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
