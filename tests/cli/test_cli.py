@@ -81,7 +81,7 @@ def test_audit_takes_settings(in_tmp):
         (["train", "none.yaml"], "no recipe at none.yaml"),
         (
             ["train", "digits/art", "--bogus", "1"],
-            "holdfast train has no option --bogus; It has settings --data.…",
+            "holdfast train has no option --bogus. It has settings --data.…",
         ),
         (["train", "digits/art", "--objective.bogus", "1"], "ART has no setting bogus"),
         (["train", "digits/art", "--objective.weight"], "--objective.weight needs a value"),

@@ -62,12 +62,9 @@ def check_known(
 
 
 def _unknown(command: str, key: str, options: Iterable[str], has: str) -> HoldfastError:
-    close = difflib.get_close_matches(f"--{key}", list(options), 1)
-    meant = f"did you mean {close[0]}?" if close else ""
-    text = f"{command} has no option --{key}"
-    return HoldfastError(
-        "; ".join(part for part in (text, " ".join(filter(None, (meant, has)))) if part)
-    )
+    close = difflib.get_close_matches(f"--{key}", list(options), 1, cutoff=0.7)
+    meant = f"; did you mean {close[0]}?" if close else "." if has else ""
+    return HoldfastError(f"{command} has no option --{key}{meant} {has}".rstrip())
 
 
 def _fields(file: str, name: str) -> list[str]:
