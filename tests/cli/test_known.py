@@ -24,7 +24,7 @@ def test_fields_are_read_as_python_has_them(kind):
     [
         (["ouput"], (), "has no option --ouput; did you mean --output?"),
         (["x"], (), "has no option --x$"),
-        (["trainr.max_steps"], ("data", "optimizer"), "no option --trainr.max_steps; .*--trainer"),
+        (["trainr.max_steps"], ("data", "optimizer"), "no option --trainr.max_steps. .*--trainer"),
         (["trainer.max_steps"], ("data",), "It has settings --data.…$"),
         (["data.sise"], ("data",), "did you mean --data.size\\? There are --data.path, "),
         (["data.size.x.y", "model.nmae"], ("data", "model"), "did you mean --model.name"),
