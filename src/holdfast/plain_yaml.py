@@ -17,7 +17,7 @@ import yaml
 
 from holdfast.errors import HoldfastError
 
-__all__ = ["dump", "parse", "read", "read_mapping"]
+__all__ = ["Unread", "dump", "parse", "read", "read_mapping"]
 
 _BYTES = 2_000_000
 _DEPTH = 50
@@ -32,6 +32,10 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
 }
+
+
+class Unread(str):
+    """Text of a setting as somebody typed it: YAML, unless what it is for is text itself."""
 
 
 def read(path: str | Path, name: str | None = None) -> Any:
@@ -162,7 +166,7 @@ class _Reader:
     def __init__(self, text: str, name: str) -> None:
         # The faster of PyYAML's parsers reads events alone: no tag makes an object of anything.
         loader = getattr(yaml, "CLoader", yaml.Loader)
-        self.events: Iterator[Any] = yaml.parse(text, Loader=loader)
+        self.events: Iterator[Any] = yaml.parse(str(text), Loader=loader)
         self.name = name
         self.line = 1
         self.depth = 0

@@ -23,9 +23,10 @@ from holdfast.objectives import (
     SaliencyTraining,
     Successive,
 )
+from holdfast.plain_yaml import Unread
 from holdfast.training import load, save
-from holdfast.training.recipe import Recipe, load_recipe
-from holdfast.training.settings import build, to_settings
+from holdfast.training.recipe import OptimizerSettings, Recipe, load_recipe
+from holdfast.training.settings import build, from_a_run, to_settings
 
 
 def _top_k_of(name):
@@ -40,24 +41,54 @@ class TestBuild:
         [
             ({"bogus": 1}, "Recipe has no setting bogus; it has data, model"),
             ({"objective.bogus": 1}, "ART has no setting bogus; it has weight, beta"),
-            ({"objective.weight": "heavy"}, "ART.weight: expected float, got 'heavy'"),
-            ({"objective.attack": 3}, "ART.attack: expected the settings of PGD"),
-            ({"objective.attack.norm": "l7"}, "PGD.norm"),
-            ({"objective.attack.eps": -1}, "eps: expected a number of at least 0"),
+            (
+                {"objective.weight": "heavy"},
+                "^objective.weight: expected a finite number, got 'heavy'",
+            ),
+            ({"objective.attack": 3}, "^objective.attack: expected the settings of PGD"),
+            (
+                {"objective.attack.norm": "l7"},
+                "^objective.attack.norm: expected 'linf' or 'l2', got 'l7'",
+            ),
+            (
+                {"objective.attack.eps": -1},
+                "^objective.attack.eps: expected a number of at least 0",
+            ),
             ({"objective": "PGD"}, r"called with \(model, batch\), got PGD, called with"),
             ({"objective": "Nope"}, "class_path 'Nope'"),
             ({"objective": "os.path.join"}, "the name of a class"),
             ({"objective": {"weight": 1}}, "class_path and init_args"),
-            ({"data.size": "big"}, "ImageData.size"),
+            ({"data.size": "big"}, "^data.size: expected an integer or 2 values"),
             ({"batch_size": 0}, "batch_size"),
-            ({"batch_size": None}, "Recipe.batch_size: expected int, got None"),
-            ({"optimizer.schedule": None}, "OptimizerSettings.schedule: expected dict"),
+            ({"batch_size": None}, "^batch_size: expected an integer, got None"),
+            ({"optimizer.schedule": None}, "^optimizer.schedule: expected a mapping"),
             ({"objective.weight": "1/0"}, "divides by zero"),
         ],
     )
     def test_refuses(self, overrides, says):
         with pytest.raises(HoldfastError, match=says):
             load_recipe("digits/art", overrides)
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("batch_size: many", r"^batch_size in \S*mine.yaml: expected an integer, got 'many'"),
+            ("objective: {weight: 0}", r"^objective.weight in \S*mine.yaml: expected .*, got -1"),
+            ("seed: 4294967296", r"^seed in \S*mine.yaml: expected a seed from 0 to 4294967295"),
+            ("data: 3", r"^data in \S*mine.yaml: expected the settings of ImageData, got 3"),
+            ("optimizer: {lr: .inf}", r"^optimizer.lr in \S*mine.yaml: expected a finite number"),
+            ("optimizer: {lr: .nan}", r"^optimizer.lr in \S*mine.yaml: expected a finite number"),
+            ("optimizer: {schedule: {3: -1}}", r"^optimizer.schedule in .*at least 0"),
+            ("optimizer: {schedule: {-3: 1}}", r"^optimizer.schedule in .*at least 0"),
+            ("optimizer: {momentum: -1}", r"^optimizer.momentum in "),
+            ("optimizer: {momentum: 0, nesterov: true}", r"^optimizer.nesterov in .*momentum"),
+        ],
+    )
+    def test_names_the_file_where_it_stands(self, text, says, tmp_path):
+        text = text.replace("{weight: 0}", "{class_path: ART, init_args: {weight: -1}}")
+        (tmp_path / "mine.yaml").write_text(f"base: digits/natural\n{text}\n")
+        with pytest.raises(HoldfastError, match=says):
+            load_recipe(tmp_path / "mine.yaml", {"trainer.max_steps": 1})
 
     def test_names_what_is_missing(self):
         with pytest.raises(HoldfastError, match="PGD needs step_size, steps"):
@@ -175,7 +206,7 @@ class TestTrainedModels:
     )
     def test_no_run(self, teacher, says, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(InputError, match=f"DefensiveDistillation.teacher: {says}"):
+        with pytest.raises(InputError, match=f"objective.teacher: {says}"):
             load_recipe("digits/natural", {"objective": self.distillation(teacher)})
 
     def test_pickled_and_foreign_code(self, run, tmp_path):
@@ -299,3 +330,149 @@ class TestOptionalParts:
             build(ImageData, {"augmentation": {"zoom": 2}})
         with pytest.raises(InputError, match="augmentation: expected the settings of Augmentation"):
             build(ImageData, {"augmentation": 3})
+
+
+class Own:
+    """A class that says when it is made, and whose call has names of its own."""
+
+    made = 0
+
+    def __init__(self, width: int = 1):
+        Own.made += 1
+        self.width = width
+
+    def __call__(self, net, x, y):
+        return x
+
+
+class TestTrust:
+    """What stands in a run's folder is not imported without the user's word."""
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            {"class_path": "evil.Attack"},
+            {"class_path": "evil", "init_args": {}},
+            "evil.Attack",
+            {"class_path": "os.system", "init_args": {}},
+            {"class_path": "holdfast.files.os.system"},
+            {"class_path": "holdfast.audit.devices.multiprocessing.Process"},
+            {"class_path": "captum.attr.Saliency.__class__.__base__"},
+            {"class_path": "Transfer", "init_args": {"attack": "evil.Attack", "source": "run"}},
+        ],
+        ids=repr,
+    )
+    def test_is_asked_before_anything_is_imported(self, part, tmp_path, monkeypatch):
+        (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+        monkeypatch.syspath_prepend(tmp_path)
+        with from_a_run(trust_code=False), pytest.raises(HoldfastError):
+            build(Audit, {"attacks": {"x": part}})
+        method = {"class_path": "FromCaptum", "init_args": {"method": "evil.Attack"}}
+        with from_a_run(trust_code=False), pytest.raises(InputError, match="trust_code"):
+            build(RandomSign, {"attribution": method, "eps": 0.1})
+        assert not (tmp_path / "marker").exists()
+
+    def test_with_the_word_it_is_made(self):
+        named = {"class_path": f"{__name__}.Own", "init_args": {"width": "3"}}
+        with from_a_run(trust_code=True):
+            attack = build(Audit, {"attacks": {"x": named}}).attacks["x"]
+        assert (type(attack).__name__, attack.width) == ("Own", 3)
+
+    def test_holdfasts_own_and_captums_need_none(self):
+        with from_a_run(trust_code=False):
+            attribution = {"class_path": "FromCaptum", "init_args": {"method": SALIENCY}}
+            made = build(RandomSign, {"attribution": attribution, "eps": "1/10"})
+        assert made.attribution == from_captum(captum.attr.Saliency)
+
+
+class TestWords:
+    """Text from the command line is read by the type that it is for."""
+
+    @pytest.mark.parametrize(
+        "text", ["no", "2024-01-01", "1e-3", "0o7", "1/2", "[x]", "x={", "a: b"]
+    )
+    def test_text_stays_as_it_was_written(self, text):
+        assert build(ImageData, {"path": Unread(text)}).path == text
+        assert build(ImageData, {"config": Unread(text)}).config == text
+
+    @pytest.mark.parametrize("text", ["null", "~", ""])
+    def test_nothing(self, text):
+        assert build(ImageData, {"config": Unread(text)}).config is None
+        assert build(ImageData, {"limit": Unread(text)}).limit is None
+        assert build(ImageData, {"path": Unread("null")}).path == "null"
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "text", "value"),
+        [
+            (OptimizerSettings, "lr", "1e-3", 0.001),
+            (OptimizerSettings, "lr", "1/8", 0.125),
+            (OptimizerSettings, "nesterov", "true", True),
+            (OptimizerSettings, "schedule", "{5: 1e-3}", {5: 0.001}),
+            (ImageData, "size", "[8, 9]", (8, 9)),
+            (ImageData, "augmentation", "{crop: 2}", Augmentation(crop=2)),
+            (ImageData, "seed", "0o17", 15),
+            (Architecture, "options", "{hidden: [4], rate: 1/2}", {"hidden": [4], "rate": 0.5}),
+        ],
+    )
+    def test_the_type_decides(self, kind, name, text, value):
+        given = {"name": "mlp"} if kind is Architecture else {}
+        assert getattr(build(kind, {**given, name: Unread(text)}), name) == value
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "text"),
+        [
+            (OptimizerSettings, "nesterov", "no"),
+            (OptimizerSettings, "lr", "inf"),
+            (OptimizerSettings, "lr", "{"),
+            (ImageData, "seed", "1_000"),
+            (ImageData, "seed", "1.5"),
+            (ImageData, "seed", "true"),
+            (ImageData, "limit", "\t[\x00"),
+            (ImageData, "size", "9" * 5000),
+            (ImageData, "augmentation", "[" * 10_000),
+            (ImageData, "fit", "\udcff"),
+            (Architecture, "options", "x={"),
+        ],
+    )
+    def test_refuses(self, kind, name, text):
+        given = {"name": "mlp"} if kind is Architecture else {}
+        with pytest.raises(HoldfastError, match=name):
+            build(kind, {**given, name: Unread(text)})
+
+    def test_in_a_recipe(self):
+        overrides = {
+            "model": "{name: mlp, options: {hidden: [4]}}",
+            "model.options.depth": "2",
+            "data.path": "2024-01-01",
+            "trainer": "{max_steps: 3}",
+            "objective": "{class_path: ART, init_args: {attack: {eps: 0.1}}}",
+            "objective.attack": "{eps: 1/4, step_size: 1e-2, steps: 3}",
+            "objective.attack.steps": "4",
+        }
+        recipe = load_recipe("digits/natural", {k: Unread(v) for k, v in overrides.items()})
+        assert recipe.model.options == {"hidden": [4], "depth": 2}
+        assert (recipe.data.path, recipe.trainer["max_steps"]) == ("2024-01-01", 3)
+        assert recipe.objective.attack == PGD(0.25, 0.01, 4)
+        assert type(to_settings(recipe)["data"]["path"]) is str
+
+
+def test_methods_with_names_of_their_own_keep_their_class():
+    named = {"class_path": f"{__name__}.Own", "init_args": {}}
+    assert type(build(Audit, {"attacks": {"x": named}}).attacks["x"]).__name__ == "Own"
+
+
+def test_recipes_that_begin_from_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("base: b.yaml")
+    (tmp_path / "b.yaml").write_text("base: a.yaml")
+    with pytest.raises(HoldfastError, match="a.yaml begins from itself: a.yaml → b.yaml → a.yaml"):
+        load_recipe("a.yaml")
+    (tmp_path / "b.yaml").write_text("base: [3]")
+    with pytest.raises(InputError, match=r"base: expected the name of a recipe"):
+        load_recipe("a.yaml")
+
+
+@pytest.mark.parametrize("key", ["." * 3000, "a.b", "data.size.x.y", "", "..", "data."])
+def test_keys_that_lead_nowhere(key):
+    with pytest.raises(HoldfastError):
+        load_recipe("digits/natural", {key: Unread("1"), "data.size": Unread("8")})

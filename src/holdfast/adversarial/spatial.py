@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -133,7 +134,7 @@ class Spatial:
             wrong, loss = wrong | now_wrong, torch.where(worse, now_loss, loss)
         return worst
 
-    def _grid(self) -> product[tuple[float, float, float]]:
+    def _grid(self) -> Iterator[tuple[float, float, float]]:
         shifts = _symmetric(self.shift, self.shifts)
         return product(_symmetric(self.angle, self.angles), shifts, shifts)
 

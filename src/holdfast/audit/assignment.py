@@ -20,7 +20,7 @@ from holdfast.data import ImageData, ImageDataset, as_expected, match_classes
 from holdfast.models import Architecture, classify, evaluating
 from holdfast.training import load
 from holdfast.training.loading import NamedModel, completed, find, is_random
-from holdfast.training.recipe import build, overlay, read_recipe, to_settings
+from holdfast.training.recipe import build, overlay, part_of, read_recipe, to_settings
 from holdfast.training.saving import is_saved
 from holdfast.training.settings import from_a_run
 
@@ -109,12 +109,14 @@ architecture
     saved = is_saved(subject)
     _check_keys(overrides, ("data", "audit") if saved else ("data", "audit", "model"))
     with from_a_run(trust_code if saved else None):
-        named = overlay({}, overrides).get("model", {})
+        named = part_of(overlay({}, overrides), "model")
         if not saved:
-            build(Architecture, {"name": architecture or subject, **named})  # refuses what is wrong
+            # Refuses what is wrong.
+            made = build(Architecture, {"name": architecture or subject, **named}, "model")
+            named = {key: getattr(made, key) for key in named}
             found = find(subject, architecture=architecture, settings=named)
         settings = _settings(subject, saved, data, overrides)
-        wanted: ImageData = build(ImageData, settings["data"])
+        wanted: ImageData = build(ImageData, settings["data"], "data")
         load_model: Callable[[], nn.Module]
         if saved:
             load_model = _Once(
@@ -134,7 +136,7 @@ architecture
         if battery is None and saved:
             if (eps, source, reference) != (None, None, None):
                 raise HoldfastError("--eps, --source and --reference go with --battery")
-            audit = build(Audit, settings.get("audit", {}))
+            audit = build(Audit, part_of(settings, "audit"), "audit")
         else:
             others = {
                 role: load(name, architecture=architecture, trust_code=trust_code)
@@ -147,7 +149,7 @@ architecture
         changes = {key: value for key, value in overrides.items() if _group(key) == "audit"}
         if changes:
             tree = overlay({"audit": to_settings(audit)["init_args"]}, changes)
-            audit = build(Audit, tree["audit"])
+            audit = build(Audit, tree["audit"], "audit")
     folder = Path(out) if out else folder_of(subject)
     return Assignment(load_model, load_data, audit, folder)
 
@@ -208,12 +210,12 @@ def _settings(
         raise HoldfastError(f"{subject} is no folder of a trained run: it has no config.yaml")
     else:
         settings = overlay({}, overrides)
-    path = data or settings.get("data", {}).get("path")
+    path = data or part_of(settings, "data").get("path")
     if path is None:
         raise HoldfastError(f"no recipe says what {subject} is to be audited on; give --data")
     # A single file is a single split.
-    split = {"test_split": "train"} if path.endswith(".parquet") else {}
-    return {**settings, "data": {**split, **settings.get("data", {}), "path": path}}
+    split = {"test_split": "train"} if str(path).endswith(".parquet") else {}
+    return {**settings, "data": {**split, **part_of(settings, "data"), "path": path}}
 
 
 def _fitted(

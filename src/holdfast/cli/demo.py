@@ -28,13 +28,12 @@ def demo(arguments: list[str]) -> None:
 
     import torch
 
-    from holdfast.training.recipe import Recipe, build, read_recipe
+    from holdfast.training.recipe import load_recipe
 
     torch.set_num_threads(1)  # networks this small only wait for more, and numbers stay the same
     out = Path(options.out)
     recipes = {
-        name: build(Recipe, read_recipe(f"digits/{name}", overrides | {"seed": options.seed}))
-        for name in DEMO
+        name: load_recipe(f"digits/{name}", overrides | {"seed": options.seed}) for name in DEMO
     }
     for name, recipe in recipes.items():
         if (out / name / "model.safetensors").exists():

@@ -51,9 +51,9 @@ def _read_images(model: Any, files: list[str], overrides: dict[str, Any]) -> Any
     from dataclasses import replace
 
     from holdfast.data import ImageData, as_expected
-    from holdfast.training.recipe import build, overlay
+    from holdfast.training.recipe import build, overlay, part_of
 
-    wanted = build(ImageData, overlay({}, overrides).get("data", {}))
+    wanted = build(ImageData, part_of(overlay({}, overrides), "data"), "data")
     expected = getattr(model, "preprocessing", None)
     if expected is None:
         # What says nothing of its images takes as many channels as its first convolution, and

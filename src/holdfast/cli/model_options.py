@@ -58,16 +58,17 @@ def load(options: Any, overrides: dict[str, Any]) -> Any:
     from holdfast.models import Architecture
     from holdfast.training import load
     from holdfast.training.loading import find
-    from holdfast.training.recipe import build, overlay
+    from holdfast.training.recipe import build, overlay, part_of
     from holdfast.training.saving import is_saved
 
     if names_code(options):
         import_from_here()
-    settings = overlay({}, overrides).get("model", {})
+    settings = part_of(overlay({}, overrides), "model")
     if is_saved(options.model):
         if settings:
             raise HoldfastError(f"--model.… is not for {options.model}, which says what it is")
         words = {"architecture": options.architecture, "trust_code": options.trust_code}
         return load(options.model, **words)
-    build(Architecture, {"name": options.architecture or options.model, **settings})
+    made = build(Architecture, {"name": options.architecture or options.model, **settings}, "model")
+    settings = {key: getattr(made, key) for key in settings}
     return find(options.model, architecture=options.architecture, settings=settings).build()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -11,7 +13,7 @@ from holdfast import plain_yaml
 from holdfast.cli.known import check_known
 from holdfast.errors import HoldfastError
 
-__all__ = ["make_parser", "split"]
+__all__ = ["as_written", "make_parser", "split"]
 
 
 def make_parser(verb: str, function: Callable[..., None], example: str = "") -> ArgumentParser:
@@ -57,9 +59,48 @@ def split(
             value = next(rest, "")
             if not value or value.startswith("--"):
                 raise HoldfastError(f"{name} needs a value")
-        settings[key] = plain_yaml.parse(value, name)
+        settings[key] = plain_yaml.Unread(value)
     check_known(parser.prog, known, settings, groups)
     return parser.parse_args(own), settings
+
+
+def as_written(message: str, arguments: Sequence[str]) -> str:
+    """Name the setting that a message begins with as the user wrote it on the command line.
+
+    Examples
+    --------
+    >>> as_written("ImageData.size: expected an integer, got 'x'", ["train", "--data.size", "x"])
+    "--data.size: expected an integer, got 'x'"
+    >>> as_written("ImageData.size: expected an integer, got 'x'", ["train", "mine.yaml"])
+    "data.size: expected an integer, got 'x'"
+    """
+    words = {token.partition("=")[0] for token in arguments if token.startswith("--")}
+    words |= {f"--{word.partition('=')[0]}" for word in _after("--set", arguments)}
+    named = re.match(r"(\w+)((?:\.[^\s:,.]+)*)", message)
+    if named is None:
+        return message
+    kind, rest = named.groups()
+    key = f"{_KINDS.get(kind, kind)}{rest}" if rest else kind
+    key = key.removeprefix("Recipe.")
+    written = key if f"--{key}" not in words else f"--{key}"
+    above = [f"--{'.'.join(key.split('.')[:n])}" for n in range(1, key.count(".") + 1)]
+    if written == key and words & set(above):
+        written = f"--{key}"  # within a mapping that stands on the command line
+    return written + message[named.end() :]
+
+
+_KINDS = {
+    "ImageData": "data",
+    "Architecture": "model",
+    "OptimizerSettings": "optimizer",
+    "Audit": "audit",
+    "ROAR": "roar",
+}
+"""Where the settings of a class stand."""
+
+
+def _after(option: str, arguments: Sequence[str]) -> list[str]:
+    return [b for a, b in itertools.pairwise(arguments) if a == option]
 
 
 def _group(name: str) -> type[Any]:

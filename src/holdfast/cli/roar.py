@@ -33,7 +33,7 @@ def roar(arguments: list[str]) -> None:
     from holdfast.audit import ROAR
     from holdfast.audit.assignment import folder_of
     from holdfast.report import roar_curves, roar_table
-    from holdfast.training.recipe import Recipe, build, read_recipe
+    from holdfast.training.recipe import Recipe, build, named_by, part_of, read_recipe
     from holdfast.training.settings import from_a_run
 
     run = Path(options.model)
@@ -45,8 +45,10 @@ def roar(arguments: list[str]) -> None:
     settings = read_recipe(config, overrides)
     chosen = {"attributions": methods(options.methods)}
     with from_a_run(options.trust_code if options.recipe is None else None):
-        method = build(ROAR, chosen | settings.pop("roar", {}))
-        recipe = build(Recipe, settings)
+        method = build(ROAR, chosen | part_of(settings, "roar"), "roar")
+        settings.pop("roar", None)
+        with named_by(config, overrides):
+            recipe = build(Recipe, settings, at="")
     if options.recipe is None and recipe.model.source == "code" and not options.trust_code:
         raise HoldfastError(
             f"{run} is trained by calling {recipe.model.name!r}: give --trust-code, and then only "

@@ -26,11 +26,11 @@ def train(arguments: list[str]) -> None:
         return
     options, overrides = asked
 
-    from holdfast.training.recipe import Recipe, build, read_recipe
+    from holdfast.training.recipe import load_recipe
 
     if _names_code(options.recipe, overrides):
         import_from_here()
-    recipe = build(Recipe, read_recipe(options.recipe, overrides))
+    recipe = load_recipe(options.recipe, overrides)
     out = Path(options.out or Path("runs") / Path(options.recipe).with_suffix(""))
     fit(recipe, out, options.resume, options.quiet)
     trust = " --trust-code" if recipe.model.source == "code" else ""

@@ -19,7 +19,7 @@ from torch import Tensor
 from holdfast.contracts.protocols import Attack, Attribution, Check, Manipulation, Objective
 from holdfast.errors import InputError
 
-__all__ = ["called_with", "check_positive", "checked", "fits", "settled", "spelled"]
+__all__ = ["PROTOCOLS", "called_with", "check_positive", "checked", "fits", "settled", "spelled"]
 
 Kind = TypeVar("Kind", bound=type[Any])
 
@@ -167,8 +167,8 @@ def fits(method: Any, protocol: Any) -> bool:
 Reader = Callable[[Any, str], Any]
 """Returns a value as its type has it; raises an `InputError` by a name."""
 
-_PROTOCOLS = (Attack, Attribution, Check, Manipulation, Objective)
-_ARGUMENTS = {name for protocol in _PROTOCOLS for name in called_with(protocol)}
+PROTOCOLS = (Attack, Attribution, Check, Manipulation, Objective)
+_ARGUMENTS = {name for protocol in PROTOCOLS for name in called_with(protocol)}
 _SEEDS = 2**32
 
 _WORDS: dict[Any, str] = {
@@ -179,7 +179,7 @@ _WORDS: dict[Any, str] = {
     NoneType: "None",
     **{
         protocol: f"what is called with ({', '.join(called_with(protocol))})"
-        for protocol in _PROTOCOLS
+        for protocol in PROTOCOLS
     },
 }
 
@@ -205,7 +205,7 @@ def _reader(hint: Any) -> Reader:
         return lambda value, name: value
     if hint in _PLAIN:
         return _PLAIN[hint]
-    if hint in _PROTOCOLS:
+    if hint in PROTOCOLS:
         return _method(hint)
     if origin is Literal:
         return _literal(hint)

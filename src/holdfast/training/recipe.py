@@ -18,14 +18,16 @@ argument is a trained model, a teacher, the recipe names the folder of its run::
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from holdfast import plain_yaml
-from holdfast.contracts import HoldfastError, Objective, check_positive, checked
+from holdfast.contracts import HoldfastError, InputError, Objective, check_positive, checked
 from holdfast.data import ImageData
 from holdfast.models import Architecture
 from holdfast.training.settings import build, to_settings
@@ -35,7 +37,9 @@ __all__ = [
     "Recipe",
     "build",
     "load_recipe",
+    "named_by",
     "overlay",
+    "part_of",
     "read_recipe",
     "recipe_names",
     "to_settings",
@@ -82,6 +86,12 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         check_positive(self, "lr")
         check_positive(self, "momentum", "weight_decay", zero=True)
+        if self.nesterov and not self.momentum:
+            raise InputError("OptimizerSettings.nesterov", True, "False where momentum is 0")
+        for start, rate in self.schedule.items():
+            if start < 0 or rate < 0:
+                expected = "rates of at least 0, from epochs or steps of at least 0 on"
+                raise InputError("OptimizerSettings.schedule", f"{start}: {rate}", expected)
 
     def rate_at(self, count: int) -> float:
         """Return the learning rate from epoch or step ``count`` on."""
@@ -170,12 +180,7 @@ def read_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) ->
     >>> read_recipe("digits/art", {"objective.weight": 1.0})["objective"]["init_args"]["weight"]
     1.0
     """
-    tree = _yaml(name)
-    if Path(name).name == "config.yaml":
-        tree = _as_it_ran(tree)
-    if "base" in tree:
-        tree = _merged(read_recipe(tree.pop("base")), tree)
-    return overlay(tree, overrides or {})
+    return overlay(_read(name, ()), overrides or {})
 
 
 def overlay(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,21 +196,81 @@ def overlay(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any
     return tree
 
 
+def part_of(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of a part, none where there are none.
+
+    Examples
+    --------
+    >>> part_of({"data": {"size": 8}}, "data"), part_of({}, "data")
+    ({'size': 8}, {})
+    """
+    part = tree.get(name, {})
+    if not isinstance(part, dict):
+        raise InputError(name, repr(part), "a mapping of settings")
+    return part
+
+
 def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe and build its parts.
+
+    Raises
+    ------
+    HoldfastError
+        If there is no such recipe, or it has a setting that is unknown, missing or wrong. An error
+        names the setting by its dotted key, and the recipe where the setting stands there.
 
     Examples
     --------
     >>> load_recipe("digits/natural").objective
     Natural()
     """
-    return build(Recipe, read_recipe(name, overrides))
+    tree = read_recipe(name, overrides)
+    with named_by(name, overrides or {}):
+        return build(Recipe, tree, at="")
+
+
+@contextmanager
+def named_by(name: str | Path, overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Say of a setting that is wrong in which recipe it stands, if it is none of the overrides.
+
+    Examples
+    --------
+    >>> with named_by("mine.yaml", {"data.size": 8}):
+    ...     raise InputError("batch_size", 0, "a number above 0")
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: batch_size in mine.yaml: expected a number above 0, got 0
+    """
+    try:
+        yield
+    except InputError as error:
+        key = f"{error.argument}."
+        if error.argument == "trust_code" or any(
+            key.startswith(f"{one}.") or f"{one}.".startswith(key) for one in overrides
+        ):
+            raise
+        argument = f"{error.argument} in {name}" if error.argument else str(name)
+        raise InputError(argument, error.came, error.expected) from error
 
 
 # --- plain mappings ------------------------------------------------------------------------------
 
 
-def _yaml(name: str | Path) -> dict[str, Any]:
+def _read(name: Any, above: tuple[str, ...]) -> dict[str, Any]:
+    """Read a recipe with all that it begins from; ``above`` are those that begin from it."""
+    if not isinstance(name, str | os.PathLike):
+        raise InputError("base", repr(name), "the name of a recipe, or a YAML file")
+    if str(name) in above:
+        raise HoldfastError(f"recipe {name} begins from itself: {' → '.join((*above, str(name)))}")
+    tree = _yaml(name)
+    if Path(name).name == "config.yaml":
+        tree = _as_it_ran(tree)
+    if "base" in tree:
+        tree = _merged(_read(tree.pop("base"), (*above, str(name))), tree)
+    return tree
+
+
+def _yaml(name: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -245,12 +310,22 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+_DEPTH = 50
+"""Of dotted keys, as of files."""
+
+
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     node: dict[str, Any] = tree
     *path, last = dotted.split(".")
+    if len(path) > _DEPTH:
+        raise HoldfastError(f"{dotted[:80]}…: no setting is nested so deep")
+    if not path and isinstance(value, plain_yaml.Unread):
+        value = plain_yaml.parse(value, dotted)  # a whole part
     for key in path:
         node = _arguments(node, key)
         child = node.setdefault(key, {})
+        if isinstance(child, plain_yaml.Unread):
+            child = node[key] = plain_yaml.parse(child, dotted)
         if not isinstance(child, dict):
             raise HoldfastError(f"{dotted}: {key} is {child!r}, which has no settings of its own")
         node = child
@@ -259,6 +334,8 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _arguments(node: dict[str, Any], key: str) -> dict[str, Any]:
     if "class_path" in node and key not in ("class_path", "init_args"):
-        arguments: dict[str, Any] = node.setdefault("init_args", {})
+        arguments = node.setdefault("init_args", {})
+        if not isinstance(arguments, dict):
+            raise HoldfastError(f"{key}: init_args are {arguments!r}, which is no mapping")
         return arguments
     return node

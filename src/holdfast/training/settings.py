@@ -10,38 +10,27 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser
-from jsonargparse.util import import_object
 from torch import Tensor, nn
 
-from holdfast import adversarial, attributions, manipulation, objectives
-from holdfast.contracts import (
-    Attack,
-    Attribution,
-    Check,
-    HoldfastError,
-    InputError,
-    Manipulation,
-    Objective,
-)
+from holdfast import adversarial, attributions, manipulation, objectives, plain_yaml
+from holdfast.contracts import HoldfastError, InputError
+from holdfast.contracts.fields import PROTOCOLS, called_with, fits, settled, spelled
 from holdfast.data import Augmentation
 from holdfast.training.code import code_digest, tensor_digest
 from holdfast.training.saving import load_saved
 
 __all__ = ["build", "from_a_run", "to_settings"]
 
-
 _trusted: ContextVar[bool | None] = ContextVar("trusted", default=None)
-_KNOWN = ("holdfast.", "captum.attr.")
-"""Modules whose classes are made without the user's word."""
 
 
 @contextmanager
@@ -68,7 +57,7 @@ def from_a_run(trust_code: bool | None) -> Iterator[None]:
         _trusted.reset(token)
 
 
-def build(kind: type[Any], settings: Mapping[str, Any]) -> Any:
+def build(kind: type[Any], settings: Mapping[str, Any], at: str | None = None) -> Any:
     """Make a ``kind`` from plain settings, all values checked against its signature.
 
     Numbers may be written as fractions (``8/255``).
@@ -79,6 +68,8 @@ def build(kind: type[Any], settings: Mapping[str, Any]) -> Any:
         A class with typed arguments.
     settings : mapping
         Its arguments; parts that are classes themselves as ``{class_path, init_args}``.
+    at : str, optional
+        The dotted key at which these settings stand, for errors; by default the class's name.
 
     Raises
     ------
@@ -90,22 +81,31 @@ def build(kind: type[Any], settings: Mapping[str, Any]) -> Any:
     >>> build(adversarial.PGD, {"eps": "8/255", "step_size": 0.01, "steps": 10}).eps
     0.03137254901960784
     """
+    at = kind.__name__ if at is None else at
+    settings = _mapping(settings, at, kind)
     parameters = inspect.signature(kind).parameters
-    unknown = [name for name in settings if name not in parameters]
+    unknown = [str(name) for name in settings if name not in parameters]
     if unknown:
         has = f"it has {', '.join(parameters)}" if parameters else "it has none"
-        raise HoldfastError(f"{kind.__name__} has no setting {', '.join(unknown)}; {has}")
+        where = "" if at in ("", kind.__name__) else f"{at}.{unknown[0]}: "
+        raise HoldfastError(f"{where}{kind.__name__} has no setting {', '.join(unknown)}; {has}")
     required = [name for name, p in parameters.items() if p.default is inspect.Parameter.empty]
     missing = [name for name in required if name not in settings]
     if missing:
-        raise HoldfastError(f"{kind.__name__} needs {', '.join(missing)}")
+        where = "" if at in ("", kind.__name__) else f"{at}: "
+        raise HoldfastError(f"{where}{kind.__name__} needs {', '.join(missing)}")
     hints = get_type_hints(kind if dataclasses.is_dataclass(kind) else kind.__init__)
-    return kind(
-        **{
-            name: _value(f"{kind.__name__}.{name}", hints.get(name, Any), value)
-            for name, value in _with_fractions(settings).items()
-        }
-    )
+    made = {
+        name: _made(hints.get(name, Any), value, f"{at}.{name}" if at else name)
+        for name, value in settings.items()
+    }
+    try:
+        return kind(**made)
+    except InputError as error:  # it knows its class, and we where that stands
+        rest = error.argument.removeprefix(f"{kind.__name__}.")
+        if rest == error.argument and rest not in parameters:
+            raise
+        raise InputError(f"{at}.{rest}" if at else rest, error.came, error.expected) from error
 
 
 def to_settings(part: Any) -> Any:
@@ -161,92 +161,111 @@ def _named(part: Any) -> Any:
 
 
 # --- values by their types -----------------------------------------------------------------------
+#
+# jsonargparse makes such parts, too, but imports what a text names as soon as a class could be
+# meant, before anybody can refuse it; and it takes no dataclass for our protocols. So parts are
+# found here, and values are checked as the classes themselves check them.
 
-_ROOMS = (adversarial, attributions, manipulation, objectives)
-_PROTOCOLS = (Attack, Attribution, Check, Manipulation, Objective)
+_PACKAGES = (adversarial, attributions, manipulation, objectives)
 
 
-def _value(name: str, hint: Any, value: Any) -> Any:
-    """Turn a plain value into what the signature asks for."""
-    kinds = get_args(hint)
-    if get_origin(hint) in (Union, UnionType) and len(kinds) == 2 and NoneType in kinds:
-        kind = kinds[kinds.index(NoneType) - 1]
-        return None if value is None else _value(name, kind, value)
+def _made(hint: Any, value: Any, at: str) -> Any:
+    """Make of a plain value what a type hint asks for; ``at`` is where it stands."""
+    origin, kinds = get_origin(hint), get_args(hint)
+    if isinstance(value, str):
+        value = _read(hint, value, at)
+    if hint is Any:
+        return _any(value, at)
+    if value is None and NoneType in kinds:
+        return None
+    if origin in (Union, UnionType):
+        parts = [kind for kind in kinds if kind is not NoneType]
+        return _made(parts[0], value, at) if len(parts) == 1 else settled(hint, value, at)
     if hint is nn.Module:
-        return _model(name, value)
-    if value is None and hint is not Any and NoneType not in kinds:
-        raise InputError(name, None, _spelled(hint))  # jsonargparse would let it pass
-    if type(value) is hint and hint in (bool, int, float, str):
-        return value
-    if hint in _PROTOCOLS:
-        return _method(name, hint, value)
-    if get_origin(hint) is type:
-        return value if isinstance(value, type) else _imported(value, name, repr(value))
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):
-            return value
-        if not isinstance(value, Mapping):
-            raise InputError(name, repr(value), f"the settings of {hint.__name__}")
-        if "class_path" in value:
-            return _method(name, hint, value)
-        return build(hint, value)
-    if get_origin(hint) is dict and get_args(hint)[1] in _PROTOCOLS:
-        if not isinstance(value, Mapping):
-            raise InputError(name, repr(value), "a mapping of names to classes")
-        return {key: _value(f"{name}.{key}", get_args(hint)[1], one) for key, one in value.items()}
-    if get_origin(hint) is tuple and get_args(hint)[0] in _PROTOCOLS:
-        if not isinstance(value, list | tuple):
-            raise InputError(name, repr(value), "a list of classes")
-        return tuple(_value(name, get_args(hint)[0], one) for one in value)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=hint)
+        return _model(value, at)
+    if hint in PROTOCOLS or dataclasses.is_dataclass(hint):
+        return _part(hint, value, at)
+    if origin is type and not isinstance(value, type):
+        return _imported(value, at)
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        value = {key: _made(kinds[1], one, f"{at}.{key}") for key, one in value.items()}
+    elif origin is tuple and isinstance(value, list | tuple):
+        each = [kinds[0]] * len(value) if kinds[-1] is ... else kinds
+        # Too many or too few are refused below.
+        value = tuple(_made(kind, one, at) for kind, one in zip(each, value, strict=False)) or value
+    return settled(hint, value, at)
+
+
+def _any(value: Any, at: str) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _made(Any, one, f"{at}.{key}") for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_made(Any, one, at) for one in value]
+    return value
+
+
+def _read(hint: Any, text: str, at: str) -> Any:
+    """Take text for what its type has in it: text as it is, or YAML, or a fraction."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    unread = isinstance(text, plain_yaml.Unread)
+    if str in kinds or nn.Module in kinds:
+        nothing = unread and NoneType in kinds and text in ("", "~", "null")
+        return None if nothing else str(text)
+    return _fraction(text if hint is Any and not unread else _parsed(text, at), at)
+
+
+def _parsed(text: str, at: str) -> Any:
     try:
-        return parser.parse_object({"value": value}).value
-    except ArgumentError as error:
-        raise InputError(name, repr(value), _spelled(hint)) from error
+        return plain_yaml.parse(text, at)
+    except HoldfastError:
+        if isinstance(text, plain_yaml.Unread):
+            raise
+        return text  # its type says what is wrong
 
 
-def _method(name: str, kind: Any, settings: Any) -> Any:
-    """Build what is named by its class: ``{class_path, init_args}``."""
-    if isinstance(settings, str):
-        settings = {"class_path": settings}
-    if not isinstance(settings, Mapping):
-        if _called_with(settings) == _called_with(kind):
-            return settings
-        raise InputError(name, repr(settings), "class_path and init_args")
-    if "class_path" not in settings or set(settings) - {"class_path", "init_args"}:
-        raise InputError(name, ", ".join(map(str, settings)), "class_path and init_args")
-    made = _find(settings["class_path"], name, kind)
-    if _called_with(made) != _called_with(kind):
-        expected = f"a class called with ({', '.join(_called_with(kind))})"
-        came = f"{settings['class_path']}, called with ({', '.join(_called_with(made))})"
-        raise InputError(name, came, expected)
-    return build(made, settings.get("init_args") or {})
+def _mapping(value: Any, at: str, kind: type[Any]) -> Mapping[str, Any]:
+    value = _parsed(value, at) if isinstance(value, plain_yaml.Unread) else value
+    if not isinstance(value, Mapping):
+        raise InputError(at, repr(value), f"the settings of {kind.__name__}")
+    return value
 
 
-def _called_with(method: Any) -> list[str]:
-    """Name the positional arguments of a method's call, by which the shapes are told apart."""
-    call = getattr(method, "__call__", None)  # noqa: B004 - the signature is what is wanted
-    if not (inspect.isfunction(call) or inspect.ismethod(call)):
-        return []
-    parameters = inspect.signature(call).parameters.values()
-    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
+def _part(kind: Any, value: Any, at: str) -> Any:
+    """Make a part: the one of its kind, or of many what its class names."""
+    alone = kind not in PROTOCOLS
+    if isinstance(value, str) and not alone:
+        value = {"class_path": value}
+    if not isinstance(value, Mapping):
+        if alone and not isinstance(value, kind):
+            raise InputError(at, repr(value), f"the settings of {kind.__name__}")
+        return settled(kind, value, at)
+    if alone and "class_path" not in value:
+        return build(kind, value, at)
+    if "class_path" not in value or set(value) - {"class_path", "init_args"}:
+        raise InputError(at, ", ".join(map(str, value)), "class_path and init_args")
+    made = _find(value["class_path"], at, kind)
+    if alone and not issubclass(made, kind):
+        raise InputError(at, value["class_path"], spelled(kind))
+    if not alone and not fits(made, kind):
+        came = f"{value['class_path']}, called with ({', '.join(called_with(made))})"
+        raise InputError(at, came, f"a class called with ({', '.join(called_with(kind))})")
+    return build(made, value.get("init_args") or {}, at)
 
 
-def _model(name: str, value: Any) -> nn.Module:
+def _model(value: Any, at: str) -> nn.Module:
     """Load a trained model by the folder of its run; one that is loaded already stays."""
     if isinstance(value, nn.Module):
         return value
     if not isinstance(value, str | os.PathLike):
-        raise InputError(name, repr(value), "the folder of a trained run")
+        raise InputError(at, repr(value), "the folder of a trained run")
     try:
         return load_saved(value, trust_code=bool(_trusted.get()))
     except InputError as error:
         if error.argument == "trust_code":
             came = f"{value}, which is built by code of its own"
             expected = "a run whose architecture is of Holdfast, torchvision, timm or transformers"
-            raise InputError(name, came, expected) from error
-        raise InputError(name, error.came, error.expected) from error
+            raise InputError(at, came, expected) from error
+        raise InputError(at, error.came, error.expected) from error
 
 
 def _origin(model: nn.Module) -> str:
@@ -260,50 +279,55 @@ def _origin(model: nn.Module) -> str:
     return origin
 
 
-def _find(path: Any, name: str, kind: Any) -> type[Any]:
+def _find(path: Any, at: str, kind: Any) -> type[Any]:
     """Find a class by its import path, or one of Holdfast by its name alone.
 
-    A name may stand in two rooms, for an attack and an objective, say: the one that is called like
-    ``kind`` is meant.
+    A name may stand in two packages, for an attack and an objective, say: the one that is called
+    like ``kind`` is meant.
     """
-    named = [getattr(room, path) for room in _ROOMS if path in room.__all__]
+    named = [getattr(package, path) for package in _PACKAGES if path in package.__all__]
     classes: list[type[Any]] = [found for found in named if isinstance(found, type)]
     if classes:
-        fitting = (found for found in classes if _called_with(found) == _called_with(kind))
-        return next(fitting, classes[0])
-    return _imported(path, name, f"class_path {path!r}")
+        return next((found for found in classes if fits(found, kind)), classes[0])
+    return _imported(path, at)
 
 
-def _imported(path: Any, name: str, came: str) -> type[Any]:
-    if _trusted.get() is False and not str(path).startswith(_KNOWN):
-        expected = f"True, on the command line --trust-code, to import {path} for {name}"
-        raise InputError("trust_code", False, f"{expected}, and then only if you trust the run")
+_KNOWN = ("holdfast.", "captum.attr.")
+"""Modules whose classes are made without the user's word."""
+
+
+def _imported(path: Any, at: str) -> type[Any]:
+    trusted = _trusted.get() is not False
+    if not trusted and not str(path).startswith(_KNOWN):
+        raise _untrusted(path, at)
     try:
-        imported = import_object(path)
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
+            raise InputError(at, f"class_path {path!r}", "the name of a class")
+        imported = pkgutil.resolve_name(path)
+    except InputError:
+        raise
     except Exception as error:  # a user's module can fail in any way while it is imported
-        raise InputError(name, f"{came} ({error})", "the name of a class") from error
+        raise InputError(at, f"class_path {path!r} ({error})", "the name of a class") from error
     if not isinstance(imported, type):
-        raise InputError(name, came, "the name of a class")
+        raise InputError(at, f"class_path {path!r}", "the name of a class")
+    # Our modules import others, whose classes could be reached through them.
+    if not trusted and not f"{imported.__module__}.".startswith(("holdfast.", "captum.")):
+        raise _untrusted(path, at)
     return imported
 
 
-def _spelled(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(map(repr, get_args(hint)))
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+def _untrusted(path: Any, at: str) -> InputError:
+    expected = f"True, on the command line --trust-code, to import {path} for {at}"
+    return InputError("trust_code", False, f"{expected}, and then only if you trust the run")
 
 
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
-def _with_fractions(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _with_fractions(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_with_fractions(value) for value in tree]
-    if isinstance(tree, str) and (match := _FRACTION.fullmatch(tree)):
-        numerator, denominator = map(float, match.groups())
-        if denominator == 0:
-            raise HoldfastError(f"{tree!r} divides by zero")
-        return numerator / denominator
-    return tree
+def _fraction(value: Any, at: str) -> Any:
+    if not (isinstance(value, str) and (match := _FRACTION.fullmatch(value))):
+        return value
+    numerator, denominator = map(float, match.groups())
+    if denominator == 0:
+        raise InputError(at, value, "a number; it divides by zero")
+    return numerator / denominator
