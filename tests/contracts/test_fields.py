@@ -180,7 +180,7 @@ class TestParts:
     def test_other_parts(self):
         with pytest.raises(InputError, match=r"ART\.attack: expected a PGD, got FGSM"):
             objectives.ART(attack=FGSM(0.1))
-        with pytest.raises(InputError, match=r"Transfer\.source: expected a Module"):
+        with pytest.raises(InputError, match=r"Transfer\.source: expected an nn.Module, got str"):
             adversarial.Transfer(FGSM(0.1), source="runs/x")
 
 

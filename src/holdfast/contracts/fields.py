@@ -56,7 +56,12 @@ def checked(kind: Kind) -> Kind:
     def post_init(self: Any) -> None:
         for name, read in _readers(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
-            own = read(value, f"{type(self).__name__}.{name}")
+            try:
+                own = read(value, f"{type(self).__name__}.{name}")
+            except InputError as error:
+                if inner is not None:
+                    _own_words(inner, self, error)
+                raise
             if own is not value:
                 object.__setattr__(self, name, own)
         if inner is not None:
@@ -64,6 +69,17 @@ def checked(kind: Kind) -> Kind:
 
     kind.__post_init__ = post_init
     return kind
+
+
+def _own_words(check: Callable[[Any], None], owner: Any, error: InputError) -> None:
+    """Raise what the class itself says of the same field: it knows better what is expected."""
+    try:
+        check(owner)
+    except InputError as own:
+        if own.argument == error.argument:
+            raise own from None
+    except Exception:  # values of wrong types may fail in any way
+        return
 
 
 def settled(hint: Any, value: Any, name: str) -> Any:

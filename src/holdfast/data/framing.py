@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from holdfast.contracts import InputError, checked
+from holdfast.contracts import InputError
 from holdfast.preprocessing import Interpolation
 
 __all__ = ["Fit", "Framing"]
@@ -24,7 +24,6 @@ Fit = Literal["crop", "squash"]
 
 
 @dataclass(frozen=True)
-@checked
 class Framing:
     """Resize, then cut out the centre.
 
