@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _PIPE_CLOSED
         if debug:
             traceback.print_exc()
-        _tell(f"holdfast: error: {message_of(error)}")
+        from holdfast.cli.options import as_written
+
+        _tell(f"holdfast: error: {as_written(message_of(error), given)}")
         return _WRONG
     return 0
 

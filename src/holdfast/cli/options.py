@@ -81,7 +81,7 @@ def as_written(message: str, arguments: Sequence[str]) -> str:
         return message
     kind, rest = named.groups()
     key = f"{_KINDS.get(kind, kind)}{rest}" if rest else kind
-    key = key.removeprefix("Recipe.")
+    key = key.removeprefix("Recipe.").removeprefix("recipe.")
     written = key if f"--{key}" not in words else f"--{key}"
     above = [f"--{'.'.join(key.split('.')[:n])}" for n in range(1, key.count(".") + 1)]
     if written == key and words & set(above):
