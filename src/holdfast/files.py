@@ -6,20 +6,31 @@ import errno
 import glob
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from holdfast.errors import HoldfastError
 
-__all__ = ["locked", "whole"]
+__all__ = ["locked", "whole", "whole_folder"]
 
 _LOCK = ".lock"
 _REFUSALS = {
     getattr(errno, name)
     for name in (
-        *("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "ENAMETOOLONG", "ENOSPC"),
-        *("ENOTDIR", "EPERM", "EROFS", "ESTALE"),
+        *(
+            "EACCES",
+            "EBUSY",
+            "EDQUOT",
+            "EEXIST",
+            "EFBIG",
+            "EIO",
+            "EISDIR",
+            "ENAMETOOLONG",
+            "ENOSPC",
+        ),
+        *("ENOTDIR", "ENOTEMPTY", "EPERM", "EROFS", "ESTALE"),
     )
     if hasattr(errno, name)
 }
@@ -62,6 +73,56 @@ def whole(file: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder`` that takes its name only when the block is done.
+
+    So does :func:`whole` with a file. What a killed process has left goes when somebody next writes
+    this folder.
+
+    Raises
+    ------
+    HoldfastError
+        If there is something in ``folder`` already, or the file system does not take it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as above:
+    ...     with whole_folder(Path(above) / "new") as unfinished:
+    ...         _ = (unfinished / "note.txt").write_text("done")
+    ...     [str(path.relative_to(above)) for path in Path(above).rglob("*")]
+    ['new', 'new/note.txt']
+    """
+    folder = Path(os.path.realpath(folder))
+    here = f".{folder.name}.{platform.node()}"
+    unfinished = folder.with_name(f"{here}.{os.getpid()}")
+    with _plain_refusal(folder):
+        _refuse_if_taken(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f"{glob.escape(here)}.*"):
+            if left == unfinished or not _runs(left.suffix[1:]):
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            unfinished.mkdir()
+            yield unfinished
+            _refuse_if_taken(folder)
+            with suppress(FileNotFoundError):
+                folder.rmdir()
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _refuse_if_taken(folder: Path) -> None:
+    if folder.is_dir():
+        there = next(folder.iterdir(), None)
+        if there is not None:
+            raise HoldfastError(f"{there} is there already; choose an empty folder")
+    elif folder.exists():
+        raise HoldfastError(f"{folder} is a file; choose an empty folder")
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_an_error_late_leaves_nothing_behind(tmp_path: Path) -> None:
     finds = [*(found(number) for number in range(300)), broken]
     with pytest.raises(HoldfastError, match="table, row 7: nonsense"):
         write_layout(Layout(("even", "odd"), finds), tmp_path / "out", skip_broken=False)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
     imported = write_layout(Layout(("even", "odd"), finds), tmp_path / "out", skip_broken=True)
 

@@ -155,3 +155,75 @@ def test_a_gallery_with_a_part_amiss(make_run, key, array, message):
     save_file(tensors, path, {"classes": json.dumps(["a"])})
     with pytest.raises(InputError, match=message):
         read_run(run.path)
+
+
+def with_record(run, **changes):
+    """Change the first record of a run."""
+    (part, *_) = parts_of(run)
+    table = pq.ParquetFile(part).read()
+    columns = table.to_pydict()
+    for name, value in changes.items():
+        columns[name][0] = value
+    pq.write_table(pa.table(columns, table.schema), part)
+    return part
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"value": 200.0}, "correct from 0.0 to 1.0, got 200"),
+        ({"value": -0.5}, "correct from 0.0 to 1.0, got -0.5"),
+        ({"measure": "kendall_tau", "value": 7.0}, "kendall_tau from -1.0 to 1.0, got 7"),
+        ({"measure": "correct_no_bound", "value": 2.0}, "correct_no_bound from 0.0 to 1.0, got 2"),
+        ({"index": -1}, "index from 0"),
+        ({"index": 2**41}, "index from 0"),
+        ({"label": -1}, "label from 0"),
+        ({"check": "clean\x1b[2J"}, "names in check"),
+    ],
+)
+def test_records_that_cannot_be(make_run, changes, says):
+    run = make_run()
+    with_record(run, **changes)
+    with pytest.raises(InputError) as error:
+        read_run(run.path)
+    assert says in str(error.value)
+    assert "audit" in str(error.value)
+
+
+def test_images_beyond_the_data_and_labels_that_differ(make_run):
+    run = make_run()
+    settings = run.path / "audit" / "settings.yaml"
+    settings.write_text("data: {images: 100}\n")
+    with pytest.raises(InputError, match="index from 0 to 99, as the audit is of 100 images"):
+        read_run(run.path)
+    settings.write_text("data: {images: many}\n")
+    read_run(run.path)
+    label = run.records["label"][0].as_py()
+    with_record(run, label=(label + 1) % 10)
+    with pytest.raises(InputError, match="one label an image"):
+        read_run(run.path)
+
+
+def test_labels_beyond_the_classes(make_run):
+    run = make_run()
+    for part in parts_of(run):
+        table = pq.ParquetFile(part).read()
+        columns = table.to_pydict()
+        columns["label"] = [
+            99 if index == 0 else label
+            for index, label in zip(columns["index"], columns["label"], strict=True)
+        ]
+        pq.write_table(pa.table(columns, table.schema), part)
+    with pytest.raises(InputError, match="label from 0 to 9, as there are 10 classes, got 99"):
+        read_run(run.path)
+
+
+def test_a_measure_of_others_may_be_anything(make_run):
+    run = make_run()
+    with_record(run, measure="their_own", value=-1e9)
+    assert read_run(run.path).value("clean", "their_own", 0) == -1e9
+
+
+def test_a_folder_whose_name_is_too_long():
+    with pytest.raises(InputError, match="the folder of a run"):
+        read_run("x" * 5_000)

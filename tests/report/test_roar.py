@@ -144,3 +144,42 @@ class TestSection:
     def test_is_left_out_before_anything_was_removed(self, runs, tmp_path):
         keep(tmp_path / "art" / "roar", "none")
         assert roar_sections(runs, table(runs)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"accuracy": 2.0}, "accuracy from 0 to 1, got 2"),
+        ({"accuracy": float("nan")}, "NaN or infinite accuracy"),
+        ({"accuracy": "0.5"}, "accuracy: string"),
+        ({"accuracy": None}, "accuracy: null"),
+        ({"share": -0.2}, "share from 0 to 1"),
+        ({"share": 1e9}, "share from 0 to 1"),
+        ({"repeat": -1}, "repeat from 0"),
+        ({"repeat": 0.5}, "repeat: double"),
+        ({"attribution": 7}, "attribution: int64"),
+        ({"attribution": "a\nb"}, "names in attribution"),
+        ({"attribution": ["ig"]}, "attribution: list"),
+    ],
+)
+def test_records_that_cannot_be(tmp_path, changes, says):
+    row = {"attribution": "ig", "share": 0.5, "repeat": 0, "accuracy": 0.5} | changes
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "roar.parquet")
+    for read in (roar_table, roar_curves):
+        with pytest.raises(InputError, match=r"roar\.parquet: expected") as error:
+            read(tmp_path)
+        assert says in str(error.value)
+
+
+def test_records_that_are_none_or_come_twice(folder):
+    table = pq.ParquetFile(folder / "roar.parquet").read()
+    pq.write_table(table.slice(0, 0), folder / "roar.parquet")
+    with pytest.raises(InputError, match="at least one record"):
+        roar_table(folder)
+    pq.write_table(pa.concat_tables([table, table]), folder / "roar.parquet")
+    with pytest.raises(InputError, match="one record for each map, share and repeat"):
+        roar_table(folder)
+    for content in (b"", b"PAR1", b"nonsense" * 100):
+        (folder / "roar.parquet").write_bytes(content)
+        with pytest.raises(InputError, match=r"roar\.parquet: expected ROAR's results"):
+            roar_table(folder)

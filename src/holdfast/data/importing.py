@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -18,11 +19,13 @@ from PIL import Image
 
 from holdfast.contracts import HoldfastError
 from holdfast.data.images import open_image
-from holdfast.files import whole
+from holdfast.files import whole_folder
 
-__all__ = ["BrokenError", "Found", "Imported", "Layout", "write_layout"]
+__all__ = ["BrokenError", "Found", "Imported", "Layout", "check_inside", "write_layout"]
 
 _ROWS_A_GROUP = 256
+_BYTES = 500_000_000
+"""Of one image: more is none, and may be all memory."""
 
 
 class BrokenError(Exception):
@@ -70,12 +73,15 @@ class Layout:
         Each gives one `Found`, or raises `BrokenError`.
     boxes, masks : bool
         Whether there are any.
+    root : Path, optional
+        The folder that no file may lie outside of.
     """
 
     classes: tuple[str, ...]
     images: Iterable[Callable[[], Found]]
     boxes: bool = False
     masks: bool = False
+    root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +116,14 @@ class Imported:
 def write_layout(layout: Layout, dst: Path, skip_broken: bool) -> Imported:
     """Write every image of a layout to the Parquet file of its split.
 
-    Files appear when all is done. An error leaves nothing behind.
+    The folder appears when all is done, by one rename. An error leaves nothing behind, and what a
+    killed process has left goes with the next import to that folder.
 
     Raises
     ------
     HoldfastError
         If an image, label, box or mask is not as it must be, and ``skip_broken`` is false; if there
-        is Parquet in ``dst`` already; if no image is left.
+        is something in ``dst`` already, or it cannot be written; if no image is left.
 
     Examples
     --------
@@ -126,25 +133,22 @@ def write_layout(layout: Layout, dst: Path, skip_broken: bool) -> Imported:
     >>> write_layout(layout, Path(tempfile.mkdtemp()), skip_broken=False).images
     {'train': 1}
     """
-    there = next(dst.rglob("*.parquet"), None)
-    if there is not None:
-        raise HoldfastError(f"{there} is there already; choose an empty folder")
     counts: Counter[str] = Counter()
     skipped = []
-    with ExitStack() as files:
+    with whole_folder(dst) as unfinished, ExitStack() as files:
         writers: dict[str, _Writer] = {}
         for find in layout.images:
             try:
                 found = find()
-                row = _checked(found, len(layout.classes))
+                row = _checked(found, len(layout.classes), layout.root)
             except BrokenError as fault:
                 if not skip_broken:
                     raise HoldfastError(str(fault)) from fault
                 skipped.append(str(fault))
                 continue
             if found.split not in writers:
-                unfinished = files.enter_context(whole(dst / f"{found.split}.parquet"))
-                writers[found.split] = files.enter_context(_Writer(unfinished, layout))
+                file = _file_of(found.split, unfinished)
+                writers[found.split] = files.enter_context(_Writer(file, layout))
             writers[found.split].add(row)
             counts[found.split] += 1
         if not counts:
@@ -184,35 +188,79 @@ class _Writer:
         return self
 
     def __exit__(self, fault: object, *_: object) -> None:
-        if fault is None:
-            self.flush()
-        self.file.close()
+        try:
+            if fault is None:
+                self.flush()
+        finally:
+            self.file.close()
 
 
-def _checked(found: Found, classes: int) -> dict[str, Any]:
+def check_inside(file: Path, root: Path) -> None:
+    """Refuse a file that lies outside of a folder, by its name or by a link on its way.
+
+    Raises
+    ------
+    BrokenError
+        Names both.
+
+    Examples
+    --------
+    >>> check_inside(Path("birds/../../passwd"), Path("birds"))
+    Traceback (most recent call last):
+        ...
+    holdfast.data.importing.BrokenError: birds/../../passwd leads out of birds
+    """
+    try:
+        outside = not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root))
+    except (OSError, ValueError):  # a name with NUL
+        outside = True
+    if outside or ".." in file.relative_to(root).parts:
+        raise BrokenError(f"{file} leads out of {root}")
+
+
+def _file_of(split: str, folder: Path) -> Path:
+    file = folder / f"{split}.parquet"
+    if {"", ".", ".."} & set(split.split("/")) or "\0" in split or len(split) > 200:
+        raise HoldfastError(f"{split!r} is no name of a split")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _checked(found: Found, classes: int, root: Path | None) -> dict[str, Any]:
     """Look at an image and what belongs to it; return its row of the table."""
     if not 0 <= found.label < classes:
         raise BrokenError(f"{found.place}: class {found.label} is none of 0 to {classes - 1}")
-    image, (width, height) = _encoded(found.image, found.place)
+    image, (width, height) = _encoded(found.image, found.place, root)
     row: dict[str, Any] = {"image": image, "label": found.label}
     if found.box is not None:
         row["bbox"] = _inside(found.box, width, height, found.box_place or found.place)
     if found.mask is not None:
-        row["mask"], size = _encoded(found.mask, found.place)
+        row["mask"], size = _encoded(found.mask, found.place, root)
         if size != (width, height):
             fault = f"a mask of {size[0]}×{size[1]} pixels for an image of {width}×{height}"
             raise BrokenError(f"{found.place}: {fault}")
     return row
 
 
-def _encoded(image: Path | np.ndarray, place: str) -> tuple[dict[str, Any], tuple[int, int]]:
+def _encoded(
+    image: Path | np.ndarray, place: str, root: Path | None
+) -> tuple[dict[str, Any], tuple[int, int]]:
     """Return an image as PNG or JPEG bytes, and its width and height; refuse a broken one."""
     if isinstance(image, np.ndarray):
         content, name = _png(Image.fromarray(image)), None
         return {"bytes": content, "path": name}, (image.shape[1], image.shape[0])
-    if not image.is_file():
-        raise BrokenError(f"{place}: there is no file {image}")
-    content = image.read_bytes()
+    try:
+        if root is not None:
+            check_inside(image, root)
+        if not image.is_file():
+            raise BrokenError(f"there is no file {image}")
+        if image.stat().st_size > _BYTES:
+            raise BrokenError(f"{image} has {image.stat().st_size:,} bytes, more than images have")
+        content = image.read_bytes()
+    except BrokenError as fault:
+        raise BrokenError(f"{place}: {fault}") from fault
+    except OSError as error:  # a name too long, a file that is not to be read
+        raise BrokenError(f"{place}: {image} cannot be read: {error.strerror}") from error
     try:
         picture = open_image({"bytes": content, "path": None}, 0)
     except HoldfastError as error:

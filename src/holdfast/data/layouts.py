@@ -5,20 +5,24 @@ Nothing is downloaded: what is read is the unpacked official archive.
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
-from scipy.io import loadmat
 
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.data.importing import BrokenError, Found, Imported, Layout, write_layout
+from holdfast.data.images import open_image
+from holdfast.data.importing import (
+    BrokenError,
+    Found,
+    Imported,
+    Layout,
+    check_inside,
+    write_layout,
+)
+from holdfast.data.published import Row, array, columns, complete, matrices, rows
 
 __all__ = ["LAYOUTS", "import_layout"]
 
@@ -77,46 +81,39 @@ def import_layout(
     """
     if name not in LAYOUTS:
         raise InputError("layout", repr(name), f"one of {', '.join(LAYOUTS)}")
-    src, dst = Path(src).expanduser(), Path(dst).expanduser()
+    src, dst = _folder(src, "src"), _folder(dst, "dst")
     if not src.is_dir():
         raise InputError("src", repr(str(src)), "a folder that exists")
-    return write_layout(LAYOUTS[name](src), dst, skip_broken)
+    try:
+        layout = LAYOUTS[name](src)
+        return write_layout(replace(layout, root=src), dst, skip_broken)
+    except BrokenError as fault:  # in a table that no image may be skipped for
+        raise HoldfastError(str(fault)) from fault
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of a table of text, and where it stands."""
-
-    place: str
-    values: tuple[str, ...]
-
-    def take(self, count: int) -> tuple[str, ...]:
-        if len(self.values) != count:
-            shown = " ".join(self.values)
-            raise BrokenError(f"{self.place}: expected {count} values, got {shown!r}")
-        return self.values
-
-    def numbers(self, values: tuple[str, ...]) -> tuple[float, ...]:
-        try:
-            numbers = tuple(float(value) for value in values)
-        except ValueError:
-            numbers = (math.nan,)
-        if not all(map(math.isfinite, numbers)):
-            raise BrokenError(f"{self.place}: expected numbers, got {' '.join(values)!r}")
-        return numbers
+def _folder(path: str | Path, argument: str) -> Path:
+    try:
+        folder = Path(path).expanduser()
+        folder.is_dir()
+    except (OSError, RuntimeError) as error:  # a name too long; the home of nobody
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(argument, f"{str(path)[:100]!r} ({reason})", "a folder") from error
+    if "\0" in str(folder):
+        raise InputError(argument, repr(str(path)), "a folder")
+    return folder
 
 
 def _cub(src: Path) -> Layout:
     root = _root(src, "images.txt", "CUB_200_2011")
-    classes = dict(_complete(root / "classes.txt", 2))
+    classes = dict(complete(src, root / "classes.txt", 2))
     labels, boxes, training = (
-        {row.values[0]: row for row in _rows(root / f"{name}.txt")}
+        {row.values[0]: row for row in rows(src, root / f"{name}.txt")}
         for name in ("image_class_labels", "bounding_boxes", "train_test_split")
     )
     numbers = {key: number for number, key in enumerate(classes)}
     masks = root / "segmentations"
 
-    def find(row: _Row) -> Found:
+    def find(row: Row) -> Found:
         key, name = row.take(2)
         label, box, split = (
             _of(row, key, table, file)
@@ -129,7 +126,7 @@ def _cub(src: Path) -> Layout:
         own = label.take(2)[1]
         if own not in classes:
             raise BrokenError(f"{label.place}: class {own!r} is none of classes.txt")
-        if Path(name).parts[0] != classes[own]:
+        if Path(name).parts[:1] != (classes[own],):
             raise BrokenError(f"{label.place}: class {classes[own]} for {name}")
         if split.take(2)[1] not in ("0", "1"):
             raise BrokenError(f"{split.place}: expected 0 or 1, got {split.values[1]!r}")
@@ -141,26 +138,26 @@ def _cub(src: Path) -> Layout:
             numbers[own],
             (x, y, x + width, y + height),
             box.place,
-            (masks / name).with_suffix(".png") if masks.is_dir() else None,
+            masks / f"{Path(name).with_suffix('.png')}" if masks.is_dir() else None,
         )
 
     names = tuple(name.partition(".")[2].replace("_", " ") or name for name in classes.values())
-    rows = [partial(find, row) for row in _rows(root / "images.txt")]
-    return Layout(names, rows, boxes=True, masks=masks.is_dir())
+    images = [partial(find, row) for row in rows(src, root / "images.txt")]
+    return Layout(names, images, boxes=True, masks=masks.is_dir())
 
 
 def _tiny_imagenet(src: Path) -> Layout:
     root = _root(src, "wnids.txt", "tiny-imagenet-200")
-    wordnet = [key for (key,) in _complete(root / "wnids.txt", 1)]
+    wordnet = [key for (key,) in complete(src, root / "wnids.txt", 1)]
     numbers = {key: number for number, key in enumerate(wordnet)}
-    glosses = {row.values[0]: row.values[-1] for row in _rows(root / "words.txt", "\t")}
+    glosses = {row.values[0]: row.values[-1] for row in rows(src, root / "words.txt", "\t")}
     names = [glosses.get(key, key).partition(",")[0] for key in wordnet]
     unique = tuple(
         f"{name} ({key})" if names.count(name) > 1 else name
         for name, key in zip(names, wordnet, strict=True)
     )
 
-    def find(row: _Row, split: str, folder: Path, key: str | None) -> Found:
+    def find(row: Row, split: str, folder: Path, key: str | None) -> Found:
         name, *rest = row.take(5 if key else 6)
         own = key or rest.pop(0)
         if own not in numbers:
@@ -173,9 +170,9 @@ def _tiny_imagenet(src: Path) -> Layout:
     def images() -> Iterator[Callable[[], Found]]:
         for key in wordnet:
             folder = root / "train" / key
-            for row in _rows(folder / f"{key}_boxes.txt", "\t"):
+            for row in rows(src, folder / f"{key}_boxes.txt", "\t"):
                 yield partial(find, row, "train", folder, key)
-        for row in _rows(root / "val" / "val_annotations.txt", "\t"):
+        for row in rows(src, root / "val" / "val_annotations.txt", "\t"):
             yield partial(find, row, "test", root / "val", None)
 
     return Layout(unique, images(), boxes=True)
@@ -193,7 +190,7 @@ def _gtsrb(src: Path) -> Layout:
     if not truths:
         raise HoldfastError(f"{test / _TEST_TRUTH} is missing, the labels of the test images")
 
-    def find(row: _Row, split: str, folder: Path) -> Found:
+    def find(row: Row, split: str, folder: Path) -> Found:
         name, *rest = row.take(len(_GTSRB_COLUMNS))
         x0, y0, x1, y1, label = row.numbers(tuple(rest))
         if split == "train" and folder.name != f"{label:05.0f}":
@@ -202,9 +199,9 @@ def _gtsrb(src: Path) -> Layout:
 
     def images() -> Iterator[Callable[[], Found]]:
         for folder in folders:
-            for row in _columns(folder / f"GT-{folder.name}.csv", _GTSRB_COLUMNS):
+            for row in columns(src, folder / f"GT-{folder.name}.csv", _GTSRB_COLUMNS):
                 yield partial(find, row, "train", folder)
-        for row in _columns(truths[0] / _TEST_TRUTH, _GTSRB_COLUMNS):
+        for row in columns(src, truths[0] / _TEST_TRUTH, _GTSRB_COLUMNS):
             yield partial(find, row, "test", test)
 
     return Layout(tuple(str(number) for number in range(43)), images(), boxes=True)
@@ -235,7 +232,7 @@ _FLOWER_IN_TRIMAP = (128, 0, 0)
 
 def _flower(src: Path) -> Layout:
     root = _root(src, "jpg", "17flowers")
-    splits = _matrices(_one_of(root / "datasplits.mat", root / "jpg" / "datasplits.mat"))
+    splits = matrices(src, _one_of(root / "datasplits.mat", root / "jpg" / "datasplits.mat"))
     trimaps = root / "trimaps"
 
     def find(number: int, split: str, place: str) -> Found:
@@ -244,7 +241,7 @@ def _flower(src: Path) -> Layout:
             raise BrokenError(f"{place}: image {number} is none of 1 to {total}")
         name = f"image_{number:04d}"
         trimap = trimaps / f"{name}.png"
-        mask = _flower_mask(trimap) if trimap.is_file() else None
+        mask = _flower_mask(src, trimap) if trimap.is_file() else None
         label = (number - 1) // _FLOWERS_A_CLASS
         return Found(split, place, root / "jpg" / f"{name}.jpg", label, mask=mask)
 
@@ -252,17 +249,25 @@ def _flower(src: Path) -> Layout:
     for key, split in (("trn1", "train"), ("val1", "validation"), ("tst1", "test")):
         if key not in splits:
             raise HoldfastError(f"{root / 'datasplits.mat'}: no variable {key}")
-        for row, number in enumerate(splits[key].ravel().tolist(), 1):
+        entries = np.asarray(splits[key])
+        if (
+            entries.dtype.kind not in "iuf"
+            or not (np.isfinite(entries) & (entries == np.floor(entries))).all()
+        ):
+            raise HoldfastError(f"{root / 'datasplits.mat'}: {key} holds more than whole numbers")
+        for row, number in enumerate(entries.ravel().tolist(), 1):
             place = f"{root / 'datasplits.mat'}, {key}, entry {row}"
             images.append(partial(find, int(number), split, place))
     return Layout(_FLOWERS, images, masks=trimaps.is_dir())
 
 
-def _flower_mask(trimap: Path) -> np.ndarray:
+def _flower_mask(src: Path, trimap: Path) -> np.ndarray:
+    check_inside(trimap, src)
     try:
-        colours = np.asarray(Image.open(trimap).convert("RGB"))
-    except Exception as error:  # a broken file makes Pillow fail in any way at all
-        raise BrokenError(f"{trimap} cannot be read: {error}") from error
+        picture = open_image({"bytes": None, "path": str(trimap)}, 0, "trimap")
+    except HoldfastError as error:
+        raise BrokenError(f"{trimap} cannot be read: {error.__cause__}") from error
+    colours = np.asarray(picture.convert("RGB"))
     return (colours == _FLOWER_IN_TRIMAP).all(2).astype(np.uint8) * 255
 
 
@@ -283,10 +288,12 @@ _SEVERITIES = 5
 
 def _cifar_c(src: Path) -> Layout:
     root = _root(src, "labels.npy", "CIFAR-10-C")
-    labels = _array(root / "labels.npy")
-    if labels.ndim != 1 or len(labels) == 0 or len(labels) % _SEVERITIES:
+    labels = array(src, root / "labels.npy")
+    whole = labels.dtype.kind in "iu"
+    if not whole or labels.ndim != 1 or len(labels) == 0 or len(labels) % _SEVERITIES:
         expected = "one label an image, for five severities"
-        raise HoldfastError(f"{root / 'labels.npy'}: expected {expected}, got {labels.shape}")
+        came = f"{labels.dtype} of shape {labels.shape}"
+        raise HoldfastError(f"{root / 'labels.npy'}: expected {expected}, got {came}")
     files = sorted(path for path in root.glob("*.npy") if path.name != "labels.npy")
 
     def find(pixels: np.ndarray, row: int, corruption: str, place: str) -> Found:
@@ -296,7 +303,7 @@ def _cifar_c(src: Path) -> Layout:
 
     def images() -> Iterator[Callable[[], Found]]:
         for file in files:
-            pixels = _array(file)
+            pixels = array(src, file)
             if pixels.shape != (len(labels), 32, 32, 3) or pixels.dtype != np.uint8:
                 came = f"{pixels.dtype} of shape {pixels.shape}"
                 raise HoldfastError(
@@ -330,69 +337,13 @@ def _one_of(*files: Path) -> Path:
     return next((file for file in files if file.is_file()), files[0])
 
 
-def _rows(file: Path, separator: str | None = None) -> list[_Row]:
-    """Read a table of text without a header, less its empty rows."""
-    lines = _text(file).splitlines()
-    return [
-        _Row(f"{file}, row {number}", tuple(line.strip().split(separator)))
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-
-
-def _columns(file: Path, columns: tuple[str, ...]) -> list[_Row]:
-    """Read these columns of a table with a header and semicolons."""
-    table = csv.DictReader(_text(file).splitlines(), delimiter=";")
-    missing = [name for name in columns if name not in (table.fieldnames or ())]
-    if missing:
-        there = ", ".join(table.fieldnames or ()) or "none"
-        raise HoldfastError(f"{file}: no column {', '.join(missing)}; its columns are {there}")
-    return [
-        _Row(f"{file}, row {number}", tuple(row[name] for name in columns if row[name] is not None))
-        for number, row in enumerate(table, 2)
-    ]
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise HoldfastError(f"{file} is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise HoldfastError(f"{file} cannot be read: {error}") from error
-
-
-def _complete(file: Path, count: int) -> list[Any]:
-    """Read a table of which no row may be skipped: the classes after it would change number."""
-    try:
-        return [row.take(count) for row in _rows(file)]
-    except BrokenError as fault:
-        raise HoldfastError(str(fault)) from fault
-
-
-def _of(row: _Row, key: str, table: dict[str, _Row], name: str) -> _Row:
+def _of(row: Row, key: str, table: dict[str, Row], name: str) -> Row:
     if key not in table:
         raise BrokenError(f"{row.place}: image {key} has no row in {name}")
     return table[key]
 
 
-def _whole(number: float, row: _Row) -> int:
+def _whole(number: float, row: Row) -> int:
     if number != int(number):
         raise BrokenError(f"{row.place}: expected a class, got {number:g}")
     return int(number)
-
-
-def _matrices(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise HoldfastError(f"{file} is missing")
-    try:
-        return loadmat(file)
-    except Exception as error:  # a broken file makes scipy fail in any way at all
-        raise HoldfastError(f"{file} cannot be read: {error}") from error
-
-
-def _array(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, mmap_mode="r")
-    except Exception as error:  # a broken file makes NumPy fail in any way at all
-        raise HoldfastError(f"{file} cannot be read: {error}") from error

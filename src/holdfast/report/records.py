@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from holdfast import plain_yaml
 from holdfast.contracts import InputError
+from holdfast.records import check_range, read_records
 from holdfast.report.gallery_file import read_gallery
 
 __all__ = ["KEPT", "SIMILARITIES", "AuditedRun", "read_run"]
@@ -22,13 +22,22 @@ __all__ = ["KEPT", "SIMILARITIES", "AuditedRun", "read_run"]
 SIMILARITIES = ("top_k_intersection", "kendall_tau", "spearman_rho")
 KEPT = "preserved"
 
-SCHEMA = {
-    "index": pa.int64(),
-    "label": pa.int64(),
-    "check": pa.string(),
-    "measure": pa.string(),
-    "value": pa.float64(),
+SCHEMA = pa.schema(
+    {
+        "index": pa.int64(),
+        "label": pa.int64(),
+        "check": pa.string(),
+        "measure": pa.string(),
+        "value": pa.float64(),
+    }
+)
+_SHARES = ("correct", "preserved", "no_direction", "top_k_intersection")
+_BOUNDS = {
+    **dict.fromkeys((*_SHARES, "loc", "energy_game", "positive_percentage"), (0.0, 1.0)),
+    **dict.fromkeys(("kendall_tau", "spearman_rho"), (-1.0, 1.0)),
 }
+"""What the measures of Holdfast can be; those that others bring may be anything."""
+_ANY = (-1e300, 1e300)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +196,11 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
     holdfast.contracts.InputError: path: expected the folder of a run, got runs/never_trained
     """
     folder = Path(path)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:  # a name too long
+        raise InputError("path", f"{folder} ({error.strerror})", "the folder of a run") from error
+    if not there:
         raise InputError("path", folder, "the folder of a run")
     audit = folder / "audit"
     parts = sorted(audit.glob("part-*.parquet"))
@@ -196,7 +209,7 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
     records = pa.concat_tables([_read_part(part) for part in parts])
     _check_records(records, audit)
     gallery, classes = read_gallery(audit / "gallery.safetensors")
-    return AuditedRun(
+    run = AuditedRun(
         name=folder.resolve().name if name is None else name,
         records=records,
         path=folder,
@@ -206,48 +219,48 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
         gallery=gallery,
         classes=classes,
     )
-
-
-def read_parquet(path: Path, expected: str) -> pa.Table:
-    """Read a file of Parquet, or say what was expected there."""
-    try:
-        # Not read_table: it would take the folders above for partitions (check=…).
-        return pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        came = f"a file that cannot be read ({str(error).splitlines()[0]})"
-        raise InputError(str(path), came, expected) from error
+    _check_known(run, audit)
+    return run
 
 
 def _read_part(path: Path) -> pa.Table:
-    table = read_parquet(path, "audit records in Parquet")
-    missing = [column for column in SCHEMA if column not in table.column_names]
-    if missing:
-        raise InputError(str(path), f"none named {', '.join(missing)}", f"columns {_columns()}")
-    try:
-        return table.select(list(SCHEMA)).cast(pa.schema(SCHEMA))
-    except (pa.ArrowException, ValueError) as error:
-        came = ", ".join(f"{column}: {table.schema.field(column).type}" for column in SCHEMA)
-        raise InputError(str(path), came, f"columns {_columns()}") from error
-
-
-def _columns() -> str:
-    return ", ".join(f"{column} ({kind})" for column, kind in SCHEMA.items())
+    """Read one file of records, and refuse values that no measure has."""
+    table = read_records(path, SCHEMA, "audit records in Parquet")
+    check_range(path, "index", table["index"], 0, 2**40)
+    check_range(path, "label", table["label"], 0, 2**40)
+    for measure in pc.unique(table["measure"]).to_pylist():
+        low, high = _BOUNDS.get("correct" if measure.startswith("correct_") else measure, _ANY)
+        values = table.filter(pc.equal(table["measure"], measure))["value"]
+        check_range(path, measure, values, low, high)
+    return table
 
 
 def _check_records(records: pa.Table, audit: Path) -> None:
     """Refuse what would make a number wrong without a word: gaps, NaN, images counted twice."""
     if records.num_rows == 0:
         raise InputError(str(audit), "no records", "at least one record")
-    empty = [column for column in SCHEMA if records[column].null_count]
-    if empty:
-        raise InputError(str(audit), f"gaps in {', '.join(empty)}", "records without gaps")
-    if not pc.all(pc.is_finite(records["value"])).as_py():
-        raise InputError(str(audit), "NaN or infinite values", "finite values")
     groups = records.group_by(["index", "check", "measure"]).aggregate([([], "count_all")])
     if groups.num_rows < records.num_rows:
         twice = groups.filter(pc.greater(groups["count_all"], 1)).slice(0, 1).to_pylist()[0]
         came = f"several for image {twice['index']}, {twice['check']}, {twice['measure']}"
         raise InputError(str(audit), came, "one record per image, check and measure")
+    labels = records.group_by("index").aggregate([("label", "min"), ("label", "max")])
+    torn = labels.filter(pc.not_equal(labels["label_min"], labels["label_max"]))
+    if torn.num_rows:
+        came = f"several of image {torn['index'][0].as_py()}"
+        raise InputError(str(audit), came, "one label an image")
+
+
+def _check_known(run: AuditedRun, audit: Path) -> None:
+    """Refuse images and labels beyond those that the audit was of."""
+    data = run.settings.get("data")
+    images = data.get("images") if isinstance(data, Mapping) else None
+    if isinstance(images, int) and not isinstance(images, bool) and images > 0:
+        what = f", as the audit is of {images:,} images"
+        check_range(audit, "index", run.records["index"], 0, images - 1, what)
+    if run.classes:
+        what = f", as there are {len(run.classes)} classes"
+        check_range(audit, "label", run.records["label"], 0, len(run.classes) - 1, what)
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:
