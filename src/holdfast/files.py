@@ -13,7 +13,7 @@ from pathlib import Path
 
 from holdfast.errors import HoldfastError
 
-__all__ = ["locked", "whole", "whole_folder"]
+__all__ = ["is_first_rank", "locked", "whole", "whole_folder"]
 
 _LOCK = ".lock"
 _REFUSALS = {
@@ -69,6 +69,9 @@ def whole(file: Path) -> Iterator[Path]:
                 left.unlink(missing_ok=True)
         try:
             yield unfinished
+            if not unfinished.is_dir():  # on the disk, before it takes its name
+                with unfinished.open("rb+") as opened:
+                    os.fsync(opened.fileno())
             unfinished.replace(file)
         finally:
             with suppress(OSError):
@@ -151,7 +154,7 @@ def locked(folder: Path) -> Iterator[None]:
     >>> run.exists()
     False
     """
-    if not _is_first_rank():
+    if not is_first_rank():
         yield
         return
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -176,6 +179,20 @@ def locked(folder: Path) -> Iterator[None]:
                 path.rmdir()  # refuses where there is something
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the only one, or the first of those that a launcher has started.
+
+    Examples
+    --------
+    >>> is_first_rank()
+    True
+    """
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    names = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
 @contextmanager
 def _plain_refusal(path: Path) -> Iterator[None]:
     """Say in a line of ours why the file system does not take a file."""
@@ -186,14 +203,6 @@ def _plain_refusal(path: Path) -> Iterator[None]:
             raise
         reason = os.strerror(error.errno)
         raise HoldfastError(f"{path} cannot be written: {reason}") from error
-
-
-def _is_first_rank() -> bool:
-    """Whether this process is the only one, or the first of those that a launcher has started."""
-    if "RANK" in os.environ:
-        return os.environ["RANK"] == "0"
-    names = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torchvision.io import encode_png
 
 from holdfast.contracts import Batch, InputError, check_images, chunks, generators
 from holdfast.data import ImageData, ImageDataset
+from holdfast.files import whole
 from holdfast.metrics import pixel_scores
 from holdfast.metrics.scores import check_finite
 
@@ -211,8 +212,7 @@ def write_edited(
     for name in data.batch([0]):
         columns |= optional.get(name, {})
     schema = datasets.Features(columns).arrow_schema
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(file, schema) as writer:
+    with whole(file) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
         for part in chunks(len(data), SHARD):
             batch = data.batch(range(part.start, part.stop))
             batch["images"] = edit(batch["images"], part)

@@ -43,7 +43,7 @@ from holdfast.contracts import (
     chunks,
 )
 from holdfast.data import ImageDataset
-from holdfast.files import whole
+from holdfast.files import locked, whole
 from holdfast.models import evaluating
 from holdfast.training.recipe import Recipe, to_settings
 
@@ -76,8 +76,8 @@ class ROAR:
 
     Called with a model, the recipe that it was trained by and a folder, it retrains once for each
     attribution, share and repeat. A call that was stopped goes on where it was, with the same
-    numbers in the end: of the training that was under way, nothing is kept. More attributions,
-    shares and repeats may be asked for later in the same folder.
+    numbers in the end, in the midst of a training, too. More attributions, shares and repeats may
+    be asked for later in the same folder.
 
     Parameters
     ----------
@@ -173,11 +173,16 @@ class ROAR:
         ------
         HoldfastError
             If the folder holds results of another model, recipe, seed or attribution of the same
-            name.
+            name, or another process works there.
         InputError
             If the recipe wants several devices.
         """
         out, recipe = Path(out), _on_one_device(recipe)
+        with locked(out):
+            return self._go_on(model, recipe, out, progress)
+
+    def _go_on(self, model: nn.Module, recipe: Recipe, out: Path, progress: bool) -> pa.Table:
+        """Make what is missing in the folder."""
         self._claim(out, model, recipe)
         missing = [cell for cell in self._cells() if not cell.record(out).exists()]
         if missing:
@@ -243,14 +248,15 @@ class ROAR:
         out: Path,
         progress: bool,
     ) -> float:
-        """Train and test one model on images with holes."""
+        """Train and test one model on images with holes, from the last checkpoint on."""
         # Lightning takes seconds to import, and other audits do not need it.
         from lightning.pytorch.utilities.seed import isolate_rng
 
         from holdfast.training.fit import train
 
         folder = cell.folder(out)
-        shutil.rmtree(folder, ignore_errors=True)  # a training cut short would not end the same
+        begun = _is_begun(folder)
+        shutil.rmtree(folder / "cache" if begun else folder, ignore_errors=True)
 
         def with_holes(split: str, images: Tensor, part: slice) -> Tensor:
             if cell.attribution == _NOTHING:
@@ -263,7 +269,9 @@ class ROAR:
             return fill_first(images, ranks, cell.share, fill)
 
         for split, images in data.items():
-            write_edited(images, folder / "data" / f"{split}.parquet", partial(with_holes, split))
+            file = folder / "data" / f"{split}.parquet"
+            if not file.exists():
+                write_edited(images, file, partial(with_holes, split))
         holes = replace(
             recipe.data,
             path=str(folder / "data"),
@@ -277,7 +285,7 @@ class ROAR:
         )
         recipe = replace(recipe, data=holes, seed=recipe.seed + cell.repeat)
         with _datasets_cached_in(folder / "cache"), isolate_rng():
-            retrained = train(recipe, folder, progress=progress)
+            retrained = train(recipe, folder, resume=begun, progress=progress)
             accuracy = _accuracy(retrained, holes.load("test"))
         for waste in ("data", "cache", "checkpoints"):
             shutil.rmtree(folder / waste, ignore_errors=True)
@@ -351,6 +359,15 @@ def _gather(out: Path) -> pa.Table:
     with whole(out / "roar.parquet") as unfinished:
         pq.write_table(rows, unfinished)
     return rows
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a cell's training is there to be gone on with; where it was moved, it is not."""
+    if not (folder / "config.yaml").exists():
+        return False
+    kept = (folder / "model.safetensors", *folder.glob("checkpoints/*.ckpt"))
+    path = plain_yaml.read_mapping(folder / "config.yaml").get("data", {}).get("path")
+    return path == str(folder / "data") and any(file.exists() for file in kept)
 
 
 def _ranks_file(out: Path, name: str, split: str, part: slice) -> Path:

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-import importlib.util
 import inspect
-import itertools
-import logging
 import math
 import shutil
-import signal
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from holdfast import plain_yaml
 from holdfast.contracts import Batch, HoldfastError, Objective
 from holdfast.data import ImageDataset
+from holdfast.files import is_first_rank, locked, whole
 from holdfast.models import classify, evaluating
 from holdfast.preprocessing import Preprocessing
+from holdfast.training.checkpoints import Batches, CheckpointFiles, Checkpoints
+from holdfast.training.interruption import Interruption
 from holdfast.training.loading import completed
+from holdfast.training.logs import MetricsFile, tensorboard
+from holdfast.training.progress import ProgressBar, quiet_lightning
 from holdfast.training.recipe import OptimizerSettings, Recipe, to_settings
+from holdfast.training.run_folder import CHECKPOINTS, CONFIG, MODEL, Earlier, check_free, earlier
 from holdfast.training.saving import save
 
 __all__ = ["TrainingModule", "train"]
@@ -80,7 +79,7 @@ class TrainingModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log the accuracy on images that were held out, as they are."""
         right = classify(self.model, batch["images"]).argmax(1) == batch["labels"]
-        self.log(_ACCURACY, right.float().mean(), batch_size=len(right))
+        self.log(_ACCURACY, right.float().mean(), batch_size=len(right), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its piecewise constant schedule."""
@@ -107,8 +106,10 @@ def train(
 ) -> nn.Module:
     """Train a model by a recipe and save it.
 
-    Ctrl-C ends training after the step that is under way: the last checkpoint is then of that step,
-    and ``resume`` goes on from it. A second Ctrl-C ends it at once.
+    Whatever ends training, even a kill, ``resume`` goes on from the last checkpoint, and the end is
+    the same, bit for bit, as if nothing had happened. There is a checkpoint at the end of each
+    epoch and about once a minute. Ctrl-C and SIGTERM end training after the step that is under way,
+    with a checkpoint of that step; a second one ends it at once.
 
     Parameters
     ----------
@@ -118,10 +119,11 @@ def train(
         The run's folder: ``config.yaml``, ``model.safetensors``, ``metrics.csv`` and
         ``checkpoints/`` are written there. Where the data holds images out for validation, the
         model of the epoch that got most of them right is ``best.safetensors``. Where TensorBoard is
-        installed, it finds its logs in ``tensorboard/``. A run that goes on leaves the metrics that
-        were written before as ``metrics-1.csv`` and so on.
+        installed, it finds its logs in ``tensorboard/``. Nothing is written before the first step.
     resume : bool
-        Go on from the last checkpoint in ``out``, if there is one.
+        Go on from the last checkpoint in ``out``, with the same recipe; ``max_epochs`` and
+        ``max_time`` may have grown. Where nothing was begun, begin, and where training has ended,
+        return its model; either is told in a warning.
     progress : bool
         Show a progress bar with the loss terms.
 
@@ -133,49 +135,87 @@ def train(
     Raises
     ------
     HoldfastError
-        If ``out`` already holds a trained model and ``resume`` is false, if ``trainer`` has an
+        If ``out`` already holds a trained model or checkpoints and ``resume`` is false, if it was
+        begun by another recipe or its checkpoints are broken and ``resume`` is true, if another
+        process works there or it cannot be written to, if ``trainer`` has an
         argument that Lightning does not know, if the model cannot take the images or has fewer
         logits than the data has classes, or if the loss is no longer finite.
     KeyboardInterrupt
         After Ctrl-C, when all is saved.
+    SystemExit
+        After SIGTERM, when all is saved, with status 143.
     """
     out = Path(out)
-    last = out / "checkpoints" / "last.ckpt"
-    if not resume and (out / "model.safetensors").exists():
-        raise HoldfastError(f"{out} already holds a trained model; choose another folder")
     _check_trainer(recipe.trainer)
+    with locked(out):
+        if not resume:
+            check_free(out)
+        lightning.seed_everything(recipe.seed, verbose=False)
+        data = recipe.data.load("train")
+        architecture = completed(recipe.model, data.classes, data.shape)
+        model = architecture.build()
+        _check_fit(model, data, architecture.name)
+        run = _Run(replace(recipe, model=architecture), data, out)
+        begun = earlier(out, run.settings) if resume else None
+        if begun is not None and begun.weights is not None:
+            rank_zero_warn(f"{out} holds this training, and it has ended; nothing is left to do")
+            model.load_state_dict(begun.weights)
+            return model.eval()
+        if resume and begun is None:
+            rank_zero_warn(f"{out} holds no checkpoint to go on from; training begins anew")
+        with Interruption() as interruption:
+            _fit(run, model, begun or Earlier(), interruption, progress)
+        return model.eval()
 
-    lightning.seed_everything(recipe.seed, verbose=False)
-    data = recipe.data.load("train")
-    architecture = completed(recipe.model, data.classes, data.shape)
-    model = architecture.build()
-    _check_fit(model, data, architecture.name)
-    recipe = replace(recipe, model=architecture)
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    (out / "config.yaml").write_text(_dump(recipe), encoding="utf-8")
-    _set_aside(out / "metrics.csv")
 
-    loader = DataLoader(
-        data,
-        batch_size=recipe.batch_size,
-        shuffle=True,
-        drop_last=len(data) > recipe.batch_size,
-        generator=torch.Generator().manual_seed(recipe.seed),
-    )
-    held_out = best = None
-    callbacks: list[Callback] = [ModelCheckpoint(last.parent, save_last=True)]
+@dataclass(frozen=True)
+class _Run:
+    """What is trained, on which images, and where it is kept."""
+
+    recipe: Recipe
+    data: ImageDataset
+    out: Path
+
+    @cached_property
+    def settings(self) -> str:
+        return plain_yaml.dump(to_settings(self.recipe))
+
+    def keep(self, model: nn.Module, name: str) -> None:
+        save(
+            model,
+            self.out / name,
+            architecture=self.recipe.model,
+            classes=self.data.classes,
+            recipe=self.settings,
+            preprocessing=_preprocessing(self.recipe, self.data),
+        )
+
+
+def _fit(
+    run: _Run, model: nn.Module, begun: Earlier, interruption: Interruption, progress: bool
+) -> None:
+    """Train a model and keep it."""
+    recipe, out = run.recipe, run.out
+    order = torch.Generator().manual_seed(recipe.seed)
+    drop_last = len(run.data) > recipe.batch_size
+    batches = Batches(RandomSampler(run.data, generator=order), recipe.batch_size, drop_last)
+    loader = DataLoader(run.data, batch_sampler=batches, generator=order)
+    held_out = None
+    metrics = MetricsFile(out / "metrics.csv")
+    beginning = _Beginning(run)
+    checkpoints = Checkpoints(out / CHECKPOINTS, run.settings, order, metrics, interruption)
+    callbacks: list[Callback] = [beginning, interruption, checkpoints]
     if recipe.data.validation is not None:
         held_out = DataLoader(recipe.data.load("validation"), batch_size=recipe.batch_size)
-        best = ModelCheckpoint(last.parent, "best", _ACCURACY, mode="max")
-        callbacks.append(best)
+        callbacks.append(_Best(run, model))
     if progress:
-        callbacks.append(_Progress(f"Training {out.name}"))
-    with _quiet_lightning(), _Interruption(last) as interruption:
+        callbacks.append(ProgressBar(f"Training {out.name}"))
+    with quiet_lightning(), beginning.or_as_it_was():
         trainer = lightning.Trainer(
-            logger=_loggers(out),
-            callbacks=[*callbacks, interruption],
+            logger=[metrics, *tensorboard(out, begun.steps)],
+            callbacks=callbacks,
+            plugins=[CheckpointFiles()],
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             **{
@@ -188,23 +228,55 @@ def train(
             TrainingModule(model, recipe.objective, recipe.optimizer),
             loader,
             held_out,
-            ckpt_path=last if resume and last.exists() else None,
+            ckpt_path=begun.file,
             weights_only=True,
         )
-    model.eval()
     if trainer.is_global_zero:
-        about: dict[str, Any] = {
-            "architecture": architecture,
-            "classes": data.classes,
-            "recipe": _dump(recipe),
-            "preprocessing": _preprocessing(recipe, data),
-        }
-        if best is not None and best.best_model_path:
-            save(_restored(model, best.best_model_path), out / "best.safetensors", **about)
-        save(model, out / "model.safetensors", **about)
-    if interruption.asked:  # in the last step: whatever the caller does next is not wanted
-        raise KeyboardInterrupt
-    return model
+        run.keep(model, MODEL)
+
+
+class _Beginning(Callback):
+    """Write the recipe down when the first step can be taken, and leave all as it was if not."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run, self.begun = run, False
+
+    @contextmanager
+    def or_as_it_was(self) -> Iterator[None]:
+        there = set(self.run.out.iterdir())
+        try:
+            yield
+        except BaseException:
+            if not self.begun and is_first_rank():
+                for new in set(self.run.out.iterdir()) - there:
+                    shutil.rmtree(new) if new.is_dir() else new.unlink()
+            raise
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        self.begun = True
+        if trainer.is_global_zero:
+            with whole(self.run.out / CONFIG) as unfinished:
+                unfinished.write_text(self.run.settings, encoding="utf-8")
+
+
+class _Best(Callback):
+    """Keep the model that got most of the images right that are held out."""
+
+    def __init__(self, run: _Run, model: nn.Module) -> None:
+        self.run, self.model, self.accuracy = run, model, -1.0
+
+    def on_validation_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        accuracy = trainer.callback_metrics[_ACCURACY].item()
+        if not trainer.sanity_checking and accuracy > self.accuracy:
+            self.accuracy = accuracy
+            if trainer.is_global_zero:
+                self.run.keep(self.model, "best.safetensors")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.accuracy = state["accuracy"]
 
 
 def _preprocessing(recipe: Recipe, data: ImageDataset) -> Preprocessing:
@@ -223,124 +295,15 @@ def _preprocessing(recipe: Recipe, data: ImageDataset) -> Preprocessing:
     )
 
 
-def _loggers(out: Path) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(out, name="", version="")]
-    if any(importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX")):
-        loggers.append(TensorBoardLogger(out, name="", version="tensorboard"))
-    return loggers
-
-
-def _set_aside(file: Path) -> None:
-    """Rename a file of an earlier start, which Lightning's logger would remove."""
-    if file.exists():
-        free = next(
-            n for n in itertools.count(1) if not file.with_stem(f"{file.stem}-{n}").exists()
-        )
-        file.rename(file.with_stem(f"{file.stem}-{free}"))
-
-
-def _restored(model: nn.Module, checkpoint: str) -> nn.Module:
-    """Copy a model with the weights that it had at a checkpoint."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    restored = copy.deepcopy(model)
-    restored.load_state_dict({name.removeprefix("model."): t for name, t in state.items()})
-    return restored
-
-
-def _dump(recipe: Recipe) -> str:
-    return plain_yaml.dump(to_settings(recipe))
-
-
 def _check_trainer(settings: dict[str, Any]) -> None:
-    ours = {"logger", "callbacks", "enable_progress_bar", "enable_model_summary"}
+    ours = {"logger", "callbacks", "plugins", "enable_checkpointing"}
+    ours |= {"enable_progress_bar", "enable_model_summary"}
     known = set(inspect.signature(lightning.Trainer).parameters) - ours
     unknown = sorted(set(settings) - known - {"log_every_n_steps"})
     if unknown:
         raise HoldfastError(f"trainer: Lightning's Trainer has no setting {', '.join(unknown)}")
     if not settings.keys() & {"max_epochs", "max_steps", "max_time"}:
         raise HoldfastError("trainer: give max_epochs, max_steps or max_time")
-
-
-class _Interruption(Callback):
-    """Turn Ctrl-C into an end between two steps, with a checkpoint, while the block runs.
-
-    In the middle of a step, weights and optimizer could be those of different steps.
-    """
-
-    class Stop(BaseException):
-        """Ends training; Lightning would turn a KeyboardInterrupt into an exit."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self.asked = False
-
-    def __enter__(self) -> _Interruption:
-        # Elsewhere Python lets nobody handle signals.
-        self.handles = threading.current_thread() is threading.main_thread()
-        if self.handles:
-            self.before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.handles:
-            signal.signal(signal.SIGINT, self.before)
-        if kind is self.Stop:
-            raise KeyboardInterrupt from None
-
-    def _ask(self, *_: object) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        # The step before is whole here, and counted.
-        if self.asked:
-            trainer.save_checkpoint(self.checkpoint)
-            raise self.Stop
-
-
-class _Progress(Callback):
-    """One bar for the whole training, with the terms of the loss."""
-
-    def __init__(self, title: str) -> None:
-        terms = TextColumn("{task.fields[terms]}")
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), terms)
-        self.bar = Progress(TextColumn("{task.description}"), *columns)
-        self.title = title
-
-    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        steps = trainer.estimated_stepping_batches
-        total = None if steps == float("inf") else int(steps)
-        self.task = self.bar.add_task(self.title, total=total, terms="")
-        if trainer.is_global_zero:
-            self.bar.start()
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        terms = trainer.progress_bar_metrics.items()
-        text = "  ".join(f"{name} {value:.3f}" for name, value in terms)
-        self.bar.update(self.task, completed=trainer.global_step, terms=text)
-
-    def on_train_end(self, *_: Any) -> None:
-        self.bar.stop()
-
-    def on_exception(self, *_: Any) -> None:
-        self.bar.stop()
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's notes on hardware, workers and logging folders off the screen."""
-    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _check_fit(model: nn.Module, data: ImageDataset, name: str) -> None:
