@@ -366,8 +366,9 @@ def _is_begun(folder: Path) -> bool:
     if not (folder / "config.yaml").exists():
         return False
     kept = (folder / "model.safetensors", *folder.glob("checkpoints/*.ckpt"))
-    path = plain_yaml.read_mapping(folder / "config.yaml").get("data", {}).get("path")
-    return path == str(folder / "data") and any(file.exists() for file in kept)
+    data = plain_yaml.read_mapping(folder / "config.yaml").get("data")
+    here = isinstance(data, dict) and data.get("path") == str(folder / "data")
+    return here and any(file.exists() for file in kept)
 
 
 def _ranks_file(out: Path, name: str, split: str, part: slice) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
@@ -158,14 +158,19 @@ def train(
         run = _Run(replace(recipe, model=architecture), data, out)
         begun = earlier(out, run.settings) if resume else None
         if begun is not None and begun.weights is not None:
-            rank_zero_warn(f"{out} holds this training, and it has ended; nothing is left to do")
+            _say(f"{out} holds this training, and it has ended; nothing is left to do")
             model.load_state_dict(begun.weights)
             return model.eval()
         if resume and begun is None:
-            rank_zero_warn(f"{out} holds no checkpoint to go on from; training begins anew")
+            _say(f"{out} holds no checkpoint to go on from; training begins anew")
         with Interruption() as interruption:
             _fit(run, model, begun or Earlier(), interruption, progress)
         return model.eval()
+
+
+def _say(what: str) -> None:
+    if is_first_rank():
+        warnings.warn(what, stacklevel=3)
 
 
 @dataclass(frozen=True)
