@@ -12,7 +12,7 @@ import time
 import pytest
 
 from holdfast.contracts import HoldfastError
-from holdfast.files import locked, whole
+from holdfast.files import locked, whole, whole_folder
 
 
 def test_a_block_that_fails_leaves_what_was_there(tmp_path):
@@ -174,3 +174,46 @@ class TestLocked:
         assert sorted(results.get(timeout=30) for _ in children) == ["held"] + ["refused"] * 3
         for child in children:
             child.join()
+
+
+class TestWholeFolder:
+    def test_appears_when_done_and_replaces_an_empty_one(self, tmp_path):
+        (tmp_path / "out").mkdir()
+        with whole_folder(tmp_path / "out") as unfinished:
+            (unfinished / "a").write_text("x")
+            assert list((tmp_path / "out").iterdir()) == []
+        assert (tmp_path / "out" / "a").read_text() == "x"
+        assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+    def test_a_fault_leaves_nothing(self, tmp_path):
+        def fail():
+            with whole_folder(tmp_path / "new" / "out") as unfinished:
+                (unfinished / "a").write_text("x")
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert list((tmp_path / "new").iterdir()) == []
+
+    def test_what_came_in_the_meantime_stays(self, tmp_path):
+        def write():
+            with whole_folder(tmp_path / "out") as unfinished:
+                (unfinished / "a").write_text("x")
+                (tmp_path / "out").mkdir()
+                (tmp_path / "out" / "b").write_text("theirs")
+
+        with pytest.raises(HoldfastError, match="is there already"):
+            write()
+        assert [path.name for path in tmp_path.rglob("*")] == ["out", "b"]
+
+    def test_only_what_dead_processes_left_is_removed(self, tmp_path):
+        here = f".out.{platform.node()}"
+        dead, alive = (tmp_path / f"{here}.{pid}" for pid in (2**22 + 1, os.getppid()))
+        other = tmp_path / f".out.elsewhere.{2**22 + 1}"
+        for left in (dead, alive, other):
+            left.mkdir()
+        with whole_folder(tmp_path / "out"):
+            pass
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+            ["out", alive.name, other.name]
+        )

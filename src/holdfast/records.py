@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 
 from holdfast.errors import InputError
 
-__all__ = ["check_range", "is_name", "read_records"]
+__all__ = ["check_range", "is_name", "read_records", "shown"]
 
 _ROWS = 50_000_000
 _NAME = 300
+_NOT_SHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Control; format, which may turn the direction of text; surrogates; ends of lines."""
 
 
 def read_records(path: Path, schema: pa.Schema, expected: str) -> pa.Table:
@@ -109,9 +111,19 @@ def is_name(text: object) -> bool:
     return (
         isinstance(text, str)
         and 0 < len(text) <= _NAME
-        # Control, format (turns the direction of text), surrogates; line and paragraph ends.
-        and not any(unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp") for sign in text)
+        and not any(unicodedata.category(sign) in _NOT_SHOWN for sign in text)
     )
+
+
+def shown(name: str) -> str:
+    r"""Give a name as it can be shown, for folders are called whatever their makers like.
+
+    Examples
+    --------
+    >>> shown("red\x1b[31m")
+    'red�[31m'
+    """
+    return "".join("�" if unicodedata.category(sign) in _NOT_SHOWN else sign for sign in name)
 
 
 def _check_columns(file: pq.ParquetFile, schema: pa.Schema, path: Path, expected: str) -> None:

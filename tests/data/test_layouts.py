@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -403,3 +404,152 @@ def test_broken_arrays_of_cifar_c_are_named(cifar: Path, tmp_path: Path) -> None
     (cifar / "labels.npy").write_bytes(b"nonsense")
     with pytest.raises(HoldfastError, match="labels.npy cannot be read"):
         import_layout("cifar-10-c", cifar, tmp_path / "out")
+
+
+# --- paths that leave the source folder ----------------------------------------------------------
+
+
+@pytest.fixture
+def secret(tmp_path: Path, write_image: WriteImage) -> Path:
+    """A picture that lies beside the source, and is none of its business."""
+    write_image("elsewhere/secret.png", (20, 30, 3), 99)
+    return tmp_path / "elsewhere" / "secret.png"
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_bird_outside_of_the_source_is_refused(cub: Path, secret: Path, absolute: bool) -> None:
+    """Even where the classes are named so that it fits."""
+    name = str(secret) if absolute else "../../elsewhere/secret.png"
+    edit(cub / "images.txt", "002.Laysan_Albatross/Laysan_Albatross_0002_1027.png", name)
+    edit(cub / "classes.txt", "002.Laysan_Albatross", "/" if absolute else "..")
+    edit(cub / "images.txt", "4 002.Laysan_Albatross", f"4 {'/' if absolute else '..'}")
+    with pytest.raises(HoldfastError, match=r"images\.txt, row 3: .* leads out of"):
+        import_layout("cub-200", cub, cub.parent / "out")
+    assert not (cub.parent / "out").exists()
+
+
+def test_a_way_out_and_in_again_is_refused(cub: Path) -> None:
+    edit(cub / "images.txt", "3 002.", "3 002.Laysan_Albatross/../../images/002.")
+    with pytest.raises(HoldfastError, match="row 3: .* leads out of"):
+        import_layout("cub-200", cub, cub.parent / "out")
+
+
+@pytest.mark.parametrize("name", [".", "/", "a\0b", "x" * 5_000])
+def test_a_bird_without_a_name_is_broken(cub: Path, name: str) -> None:
+    old = "002.Laysan_Albatross/Laysan_Albatross_0002_1027.png"
+    edit(cub / "images.txt", old, name if name in "./" else f"002.Laysan_Albatross/{name}.png")
+    with pytest.raises(HoldfastError, match="row 3"):
+        import_layout("cub-200", cub, cub.parent / "out")
+
+
+@pytest.mark.parametrize("folder", ["images", "segmentations"])
+def test_links_out_of_the_source_are_refused_and_others_followed(
+    cub: Path, secret: Path, folder: str
+) -> None:
+    bird = cub / folder / "002.Laysan_Albatross/Laysan_Albatross_0002_1027.png"
+    bird.rename(bird.with_name("real.png"))
+    bird.symlink_to("real.png")
+    import_layout("cub-200", cub, cub.parent / "followed")
+    bird.unlink()
+    bird.symlink_to(secret)
+    with pytest.raises(HoldfastError, match=r"row 3: .*1027\.png leads out of"):
+        import_layout("cub-200", cub, cub.parent / "out")
+    bird.unlink()
+    bird.symlink_to(bird.name)
+    with pytest.raises(HoldfastError, match="row 3"):
+        import_layout("cub-200", cub, cub.parent / "out")
+
+
+@pytest.mark.parametrize("table", ["images.txt", "classes.txt", "bounding_boxes.txt"])
+def test_tables_that_are_links_out_pipes_or_folders_are_refused(
+    cub: Path, tmp_path: Path, table: str
+) -> None:
+    (cub / table).rename(tmp_path / "moved.txt")
+    (cub / table).symlink_to(tmp_path / "moved.txt")
+    with pytest.raises(HoldfastError, match=rf"{table} leads out of"):
+        import_layout("cub-200", cub, tmp_path / "out")
+    (cub / table).unlink()
+    os.mkfifo(cub / table)
+    with pytest.raises(HoldfastError, match="missing"):
+        import_layout("cub-200", cub, tmp_path / "out")
+    (cub / table).unlink()
+    (cub / table).mkdir()
+    with pytest.raises(HoldfastError, match="missing"):
+        import_layout("cub-200", cub, tmp_path / "out")
+
+
+def test_signs_and_validation_images_outside_of_the_source(
+    gtsrb: Path, tiny: Path, tmp_path: Path, secret: Path
+) -> None:
+    assert secret.is_file()
+    table = next(gtsrb.rglob("GT-0*.csv"))
+    lines = table.read_text().splitlines()
+    lines[1] = f"../../../../../elsewhere/secret.png;{lines[1].partition(';')[2]}"
+    table.write_text("\n".join(lines))
+    with pytest.raises(HoldfastError, match="row 2: .* leads out of"):
+        import_layout("gtsrb", gtsrb, tmp_path / "out")
+    table = next(tiny.rglob("val_annotations.txt"))
+    lines = table.read_text().splitlines()
+    lines[0] = f"../../../elsewhere/secret.png\t{lines[0].partition(chr(9))[2]}"
+    table.write_text("\n".join(lines))
+    with pytest.raises(HoldfastError, match="row 1: .* leads out of"):
+        import_layout("tiny-imagenet", tiny, tmp_path / "out")
+
+
+def test_a_corruption_that_is_called_like_a_way_out(cifar: Path, tmp_path: Path) -> None:
+    file = next(path for path in cifar.rglob("*.npy") if path.name != "labels.npy")
+    file.rename(file.with_name("...npy"))
+    with pytest.raises(HoldfastError, match="is no name of a split"):
+        import_layout("cifar-10-c", file.parent, tmp_path / "a" / "out")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([0.5] * 5),
+        np.array([np.nan] * 5),
+        np.array(["a"] * 5),
+        np.array([None] * 5),
+        np.array([-1] * 5),
+        np.array([2**62] * 5),
+        np.array(7),
+    ],
+    ids=repr,
+)
+def test_labels_that_are_none(cifar: Path, tmp_path: Path, labels: np.ndarray) -> None:
+    file = next(cifar.rglob("labels.npy"))
+    count = len(np.load(file))
+    if labels.ndim:
+        labels = np.repeat(labels, count // 5)
+    np.save(file, labels, allow_pickle=True)
+    with pytest.raises(HoldfastError):
+        import_layout("cifar-10-c", file.parent, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Filename;Width\n", "a\0b\n", f"{'x' * 200_000}\n", "\n", '"', ""],
+    ids=lambda h: h[:9],
+)
+def test_tables_of_signs_that_are_none(gtsrb: Path, tmp_path: Path, header: str) -> None:
+    next(gtsrb.rglob("GT-0*.csv")).write_text(header)
+    with pytest.raises(HoldfastError, match=r"GT-0"):
+        import_layout("gtsrb", gtsrb, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "wrong", [[np.nan], [np.inf], [0.5], ["a"], {"a": 1}, [2**62], []], ids=repr
+)
+def test_splits_of_flowers_that_are_none(flowers: Path, tmp_path: Path, wrong: Any) -> None:
+    file = next(flowers.rglob("datasplits.mat"))
+    savemat(file, {"trn1": wrong, "val1": [[1]], "tst1": [[2**40]]})
+    with pytest.raises(HoldfastError):
+        import_layout("flower-17", flowers, tmp_path / "out")
+
+
+def test_folders_that_cannot_be(tmp_path: Path) -> None:
+    for path in ("x" * 5_000, "a\0b", "~nobody-of-this-name/data"):
+        with pytest.raises(InputError, match="src: "):
+            import_layout("cub-200", path, tmp_path / "out")
+        with pytest.raises(HoldfastError):
+            import_layout("cub-200", tmp_path, path)

@@ -183,3 +183,13 @@ def test_records_that_are_none_or_come_twice(folder):
         (folder / "roar.parquet").write_bytes(content)
         with pytest.raises(InputError, match=r"roar\.parquet: expected ROAR's results"):
             roar_table(folder)
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[link=http://x]a[/link]", "$x", r"$\\frac$"])
+def test_names_are_taken_as_they_are(tmp_path, name):
+    row = {"attribution": name, "share": 0.5, "repeat": 0, "accuracy": 0.5}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "roar.parquet")
+    assert printed(roar_table(tmp_path))[1][0].startswith(name)
+    figure = roar_curves(tmp_path)
+    figure.savefig(tmp_path / "roar.svg")
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [name]

@@ -128,3 +128,36 @@ def test_nan_is_never_printed(make_run, write):
     text = write(table(runs)).lower()
     assert "nan" not in text
     assert "none" not in text
+
+
+HOSTILE = '=HYPERLINK("http://x") | [a](javascript:alert(1)) <script> `x` *b* $\\input{x}$ ^^5c'
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "＝1+1", HOSTILE])
+def test_csv_holds_no_formula(make_run, name):
+    run = dataclasses.replace(make_run(checks=("=cmd|' /C calc'!A0",)), name=name)
+    rows = list(csv.reader(io.StringIO(to_csv(table([run])))))
+    assert rows[1][0] == f"'{name}"
+    cells = [cell for row in rows for cell in row if cell]
+    texts = [cell for cell in cells if cell[0] in "=+-@\t\r＝"]
+    assert all(float(text) < 0 for text in texts)  # which a spreadsheet takes for numbers
+    assert not any(cell.startswith("=cmd") for cell in rows[0])
+
+
+def test_negative_numbers_of_csv_stay_numbers(make_run):
+    run = make_run(tau=-0.9)
+    rows = list(csv.DictReader(io.StringIO(to_csv(table([run])))))
+    values = [value for key, value in rows[0].items() if "kendall_tau:mean" in key]
+    assert [float(value) < 0 for value in values] == [True]
+
+
+def test_markdown_and_latex_take_hostile_names_as_text(make_run):
+    run = dataclasses.replace(make_run(), name=HOSTILE)
+    markdown = to_markdown(table([run]))
+    assert "<script" not in markdown
+    assert "](" not in markdown.replace("\\](", "")
+    assert "\\`x\\`" in markdown
+    latex = to_latex(table([run]))
+    assert "\\input" not in latex
+    assert r"\$\textbackslash{}input\{x\}\$" in latex
+    assert r"\textasciicircum{}\textasciicircum{}5c" in latex

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -99,7 +100,7 @@ def write_tables(runs: Sequence[AuditedRun], folder: str | Path) -> tuple[Path, 
     ['comparison.csv', 'comparison.md', 'comparison.tex', 'glance.csv', 'glance.md', 'glance.tex']
     """
     target = Path(folder)
-    if target.exists() and not target.is_dir():
+    if os.path.exists(target) and not target.is_dir():
         raise InputError("folder", f"the file {target}", "a folder to write to")
     compared = table(runs)
     sheets = [comparison(compared), glance(runs, compared)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -102,7 +103,7 @@ def write_report(
     '<!doctype html>'
     """
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):  # unlike Path's, no error where the name is too long
         raise InputError("path", f"the folder {target}", "a file to write")
     compared = table(runs)
     sections = contents(runs, compared)
@@ -119,7 +120,7 @@ def write_report(
         holdfast=_version(),
     )
     with whole(target) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="replace")
     return target
 
 

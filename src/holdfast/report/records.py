@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from holdfast import plain_yaml
 from holdfast.contracts import InputError
-from holdfast.records import check_range, read_records
+from holdfast.records import check_range, read_records, shown
 from holdfast.report.gallery_file import read_gallery
 
 __all__ = ["KEPT", "SIMILARITIES", "AuditedRun", "read_run"]
@@ -210,7 +210,7 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
     _check_records(records, audit)
     gallery, classes = read_gallery(audit / "gallery.safetensors")
     run = AuditedRun(
-        name=folder.resolve().name if name is None else name,
+        name=shown(folder.resolve().name if name is None else name),
         records=records,
         path=folder,
         config=_read_mapping(folder / "config.yaml"),

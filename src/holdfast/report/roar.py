@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 from rich.table import Table
+from rich.text import Text
 
 from holdfast.contracts import InputError
 from holdfast.plot import INK, QUIET
@@ -79,7 +80,7 @@ def roar_curves(folder: str | Path) -> Figure:
 def _drawn(found: _Found, title: str = "") -> Figure:
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_title(title, loc="left", fontsize=10, color=INK, parse_math=False)
     styles = zip(cycle(COLOURS), cycle(MARKERS))
     for name, accuracies in found.maps.items():
         colour, marker = (QUIET, None) if name == "random" else next(styles)
@@ -107,7 +108,9 @@ def _drawn(found: _Found, title: str = "") -> Figure:
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     if found.maps:
-        axes.legend(frameon=False, labelcolor=INK, loc="best")
+        legend = axes.legend(*axes.get_legend_handles_labels(), frameon=False, labelcolor=INK)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return figure
 
 
@@ -138,12 +141,12 @@ def roar_table(folder: str | Path) -> Table:
     """
     found = _read(Path(folder))
     table = Table(box=None, pad_edge=False)
-    table.add_column("pixels removed")
+    table.add_column("pixels removed", overflow="fold")
     for share in found.shares:
         table.add_column(f"{100 * share:g} %", justify="right")
     for name, accuracies in (found.maps or {"none": found.kept}).items():
         values = {**found.kept, **accuracies}
-        table.add_row(name, *(_cell(values.get(share)) for share in found.shares))
+        table.add_row(Text(name), *(_cell(values.get(share)) for share in found.shares))
     return table
 
 

@@ -163,7 +163,8 @@ def to_csv(table: Table | Sheet) -> str:
     Values are those of the records (fractions, not percent) at full precision, with the 95 %
     interval of each mean; a column is named ``check:measure:statistic``. What was not measured is
     left empty. Figures that are no evidence stand between ``~~``, so that no script takes them for
-    numbers, and a last column ``notes`` says why.
+    numbers, and a last column ``notes`` says why. A text that a spreadsheet would take for a
+    formula has ``'`` before it.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def to_csv(table: Table | Sheet) -> str:
     labels = ["run" if label == "Model" else label.lower() for label in sheet.labels]
     parts = [f"{column.key}:{part}" for column in sheet.columns for part in column.parts]
     noted = ["notes"] if sheet.notes else []
-    writer.writerow([*labels, *parts, *noted])
+    writer.writerow(map(_inert, [*labels, *parts, *noted]))
     for line in sheet.lines:
         values = [
             _struck(str(value))
@@ -193,7 +194,7 @@ def to_csv(table: Table | Sheet) -> str:
             for value in [(cell or {}).get(part)]
         ]
         about = [" ".join(sheet.notes) if any(map(is_struck, line.cells)) else ""] if noted else []
-        writer.writerow([*line.labels, *values, *about])
+        writer.writerow(map(_inert, [*line.labels, *values, *about]))
     return text.getvalue()
 
 
@@ -229,6 +230,15 @@ def to_latex(table: Table | Sheet) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
+def _inert(cell: object) -> object:
+    """Keep a spreadsheet from taking a text for a formula; numbers stay numbers."""
+    if isinstance(cell, str) and cell[:1] in _FORMULA and not _NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _LATEX = {
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -329,7 +339,8 @@ def _mean(table: Table, run: str, check: str, measure: str) -> str:
 
 
 def _markdown(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    cell = re.sub(r"([\\|`*\[\]])", r"\\\1", " ".join(cell.split()))
+    return re.sub(r"&(?=#?\w+;)", "&amp;", cell).replace("<", "&lt;")
 
 
 def _latex_groups(sheet: Sheet) -> list[str]:
@@ -356,4 +367,4 @@ def _latex(text: str) -> str:
     struck = re.fullmatch(r"~~(.*)~~(.*)", text)
     if struck:
         return rf"\sout{{{_latex(struck[1])}}}{_latex(struck[2])}"
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
