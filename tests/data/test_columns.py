@@ -8,14 +8,14 @@ import torch
 from holdfast.contracts import InputError
 from holdfast.data.columns import (
     MASKS,
+    PARQUET,
     SALIENCY,
-    class_names,
     encoded_images,
     find_column,
     find_planes,
     read_boxes,
-    read_labels,
 )
+from holdfast.data.images import open_image
 
 IMAGE, NAMED, WHOLE = (
     datasets.Image(decode=False),
@@ -83,59 +83,6 @@ def test_what_is_no_image_is_refused() -> None:
         encoded_images(datasets.Dataset.from_dict({"image": [1, 2]}), "image")
 
 
-@pytest.mark.parametrize("kind", ["int64", "uint8", "int16"])
-def test_labels_of_any_integer_type_are_read(kind: str) -> None:
-    features = datasets.Features(label=datasets.Value(kind))
-    table = datasets.Dataset.from_dict({"label": [3, 0, 2]}, features=features)
-    labels = read_labels(table, "label")
-    assert labels.dtype == torch.int64
-    assert labels.tolist() == [3, 0, 2]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (["cat", "cow"], "labels: expected one of cat, dog, got 'cow' in row 1"),
-        (["cat", None], "labels: expected one class a row, got none in row 1"),
-        ([0.0, 1.0], "label_column: expected a column of integers.* got 'label' of type double"),
-        ([0, None], "labels: expected one class a row, got none in row 1"),
-    ],
-)
-def test_labels_that_are_no_classes_are_refused(values: list[Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        read_labels(datasets.Dataset.from_dict({"label": values}), "label", ("cat", "dog"))
-
-
-@pytest.mark.parametrize("kind", ["string", "large_string"])
-def test_names_are_read_as_classes(kind: str) -> None:
-    features = datasets.Features(label=datasets.Value(kind))
-    table = datasets.Dataset.from_dict({"label": ["dog", "cat", "dog"]}, features=features)
-    assert read_labels(table, "label", ("ape", "cat", "dog")).tolist() == [2, 1, 2]
-
-
-def test_classes_have_their_names_or_numbers() -> None:
-    table = table_of(named=NAMED, whole=WHOLE)
-    others = [datasets.Dataset.from_dict({"whole": values}) for values in ([0, 1], [3])]
-    nothing = others[0].select([])
-    assert class_names([table, *others], "named") == ("cat", "dog")
-    assert class_names([table, *others, nothing], "whole") == ("0", "1", "2", "3")
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        (["dog", "cat"], ["dog", "ape"], ("ape", "cat", "dog")),
-        (["10", "9"], ["0", "10"], ("0", "9", "10")),
-        (["10", "9"], ["x"], ("10", "9", "x")),
-    ],
-)
-def test_classes_are_the_names_of_all_splits_in_order(
-    first: list[str], second: list[str], expected: tuple[str, ...]
-) -> None:
-    tables = [datasets.Dataset.from_dict({"label": names}) for names in (first, second)]
-    assert class_names(tables, "label") == expected
-
-
 PLANE = datasets.Sequence(datasets.Sequence(datasets.Value("float32")))
 
 
@@ -194,3 +141,82 @@ def test_a_box_that_is_not_four_numbers_is_refused(bad: Any) -> None:
     table = datasets.Dataset.from_dict({"bbox": [[0.0, 1.0, 2.0, 3.0], bad]})
     with pytest.raises(InputError, match=r"bbox: expected four finite numbers.*in row 1"):
         read_boxes(table)
+
+
+def test_boxes_of_other_formats_are_converted() -> None:
+    table = datasets.Dataset.from_dict({"bbox": [[10, 20, 4, 6], [50, 40, 10, 10]]})
+    read = {name: read_boxes(table, name) for name in ("xywh", "cxcywh")}  # type: ignore[arg-type]
+    assert read["xywh"].tolist() == [[10, 20, 14, 26], [50, 40, 60, 50]]
+    assert read["cxcywh"].tolist() == [[8, 17, 12, 23], [45, 35, 55, 45]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "box_format", "message"),
+    [
+        (
+            [[0, 0, 9, 9], [50, 4, 20, 30]],
+            "xyxy",
+            "x0, y0, x1, y1, none below .* 20, 30 in row 1",
+        ),
+        ([[0, 0, 9, 9], [4, 50, 20, 30]], "xyxy", "--data.box_format says what, got 4, 50, 20, 30"),
+        ([[5, 5, 4, -1]], "xywh", "x, y, width, height, none below 0 wide or high"),
+        ([[0.1, 0.2, 0.5, 1.0], [0, 0, 1, 1]], "xyxy", "pixels, not shares of the image, got 0.1,"),
+        ([[0, 0, 1, 1]], "xywh", "pixels, not shares of the image"),
+    ],
+)
+def test_boxes_that_cannot_be_are_refused(
+    boxes: list[list[float]], box_format: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=f"bbox: expected .*{message}"):
+        read_boxes(datasets.Dataset.from_dict({"bbox": boxes}), box_format)
+
+
+def test_empty_boxes_are_boxes() -> None:
+    assert (
+        read_boxes(datasets.Dataset.from_dict({"bbox": [[5, 5, 5, 5], [0, 0, 0, 0]]})) is not None
+    )
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64"])
+@pytest.mark.parametrize("shape", [(3, 2), (3, 2, 1), (3, 2, 3)])
+def test_whole_numbers_are_the_levels_of_pixels(kind: str, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *shape))
+    feature: Any = datasets.Value(kind)
+    for _ in shape:
+        feature = datasets.Sequence(feature)
+    features = datasets.Features(image=feature)
+    table = datasets.Dataset.from_dict({"image": pixels.tolist()}, features=features)
+    read = [open_image(row["image"], 0) for row in encoded_images(table, "image")]
+    assert np.array_equal(np.stack(read), pixels.squeeze(3) if shape[2:] == (1,) else pixels)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[0, 256]], "got numbers from 0 to 256 in row 0"),
+        ([[-1, 5]], "got numbers from -1 to 5 in row 0"),
+        ([[0.0, 0.5]], "got fractions in row 0"),
+        ([[True, False]], "got true and false in row 0"),
+        ([[1, 2], [3]], "got no array in row 0"),
+        ([[[1, 2], [3, 4]], [[1, 2], [3, 4]]], r"got a list of shape \(2, 2, 2\) in row 0"),
+        (None, "in row 0"),
+    ],
+)
+def test_numbers_whose_white_nobody_knows_are_refused(value: Any, message: str) -> None:
+    table = datasets.Dataset.from_dict({"image": [value, value or [[1]]]})
+    with pytest.raises(InputError, match=f"column 'image': expected whole numbers .*{message}"):
+        encoded_images(table, "image")
+
+
+def test_a_table_must_bring_its_images_along() -> None:
+    entries = [ENTRY, {"bytes": None, "path": "/etc/secret.png"}]
+    for values in (entries, ["a", "/etc/secret.png"]):
+        table = from_parquet(values)
+        with pytest.raises(InputError, match="column 'image': expected the content .* only the na"):
+            encoded_images(table, "image")
+    assert len(encoded_images(from_parquet([ENTRY, None]), "image")) == 2
+
+
+def from_parquet(values: list[Any]) -> datasets.Dataset:
+    info = datasets.DatasetInfo(builder_name=PARQUET)
+    return datasets.Dataset.from_dict({"image": values}, info=info)

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.data.framing import Framing
-from holdfast.data.images import DecodedImages, EncodedImages
+from holdfast.data.images import DecodedImages, EncodedImages, open_image
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -186,3 +187,67 @@ def test_errors_name_the_row_of_the_table() -> None:
     images = EncodedImages.of(table, "image", [0, 2])
     with pytest.raises(HoldfastError, match="image 2 cannot be read"):
         images.decode_all()
+
+
+def decoded(image: Image.Image, kind: str = "PNG", **options: Any) -> np.ndarray:
+    return np.asarray(open_image({"bytes": encode(image, kind, **options), "path": None}, 0))
+
+
+def test_what_is_transparent_lies_on_white() -> None:
+    icon = Image.new("RGBA", (3, 1), (255, 0, 0, 255))
+    icon.putpixel((1, 0), (255, 0, 0, 0))
+    icon.putpixel((2, 0), (0, 0, 0, 51))
+    expected = [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
+    assert decoded(icon).tolist() == expected
+    assert decoded(icon, "WEBP", lossless=True, exact=True).tolist() == expected
+    grey = Image.new("LA", (2, 1), (0, 255))
+    grey.putpixel((1, 0), (0, 0))
+    assert decoded(grey).tolist() == [[0, 255]]
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([0, 0, 255, 9, 9, 9])
+    palette.putpixel((1, 0), 1)
+    assert decoded(palette, transparency=1).tolist() == [[[0, 0, 255], [255, 255, 255]]]
+    assert decoded(Image.new("L", (1, 1), 7), transparency=7).tolist() == [[255]]
+
+
+def test_what_is_opaque_stays_as_it_is() -> None:
+    pixels = noise(5, 7, 3)
+    opaque = np.dstack([pixels, np.full((5, 7), 255, dtype=np.uint8)])
+    assert np.array_equal(decoded(Image.fromarray(opaque)), pixels)
+
+
+def test_transparency_of_masks_is_not_white() -> None:
+    mask = Image.new("LA", (1, 1), (0, 0))
+    assert (
+        open_image({"bytes": encode(mask), "path": None}, 0, "mask").convert("L").getpixel((0, 0))
+        == 0
+    )
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO"])
+def test_formats_that_are_read(kind: str) -> None:
+    image = Image.new("RGB", (32, 32), (200, 100, 50))
+    found = decoded(image, kind)
+    if found.ndim == 2:  # a palette
+        found = np.asarray(
+            open_image({"bytes": encode(image, kind), "path": None}, 0).convert("RGB")
+        )
+    assert np.abs(found.astype(int) - [200, 100, 50]).max() < 8
+
+
+def test_formats_that_would_run_a_program_are_not_read(tmp_path: Path) -> None:
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    with pytest.raises(HoldfastError, match="image 0 cannot be read: cannot identify image file"):
+        open_image({"bytes": script, "path": None}, 0)
+    (tmp_path / "1.png").write_bytes(script)
+    with pytest.raises(HoldfastError, match=r"1.png\) cannot be read: cannot identify"):
+        open_image({"bytes": None, "path": str(tmp_path / "1.png")}, 0)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "nothing", "loop"])
+def test_what_is_no_file_is_no_image(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "1.png"
+    make = {"folder": os.mkdir, "pipe": os.mkfifo, "loop": lambda p: os.symlink(p, p)}
+    make.get(kind, str)(path)
+    with pytest.raises(HoldfastError, match=r"image 3 \(.*1.png\) cannot be read: there is no"):
+        open_image({"bytes": None, "path": str(path)}, 3)

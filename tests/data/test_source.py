@@ -145,7 +145,7 @@ def test_boxes_come_along_and_scale(tmp_path: Path) -> None:
 
 def test_boxes_follow_the_limit(tmp_path: Path) -> None:
     marks = np.arange(50, dtype=np.uint8)
-    boxes = [[float(mark), 0.0, 0.0, 0.0] for mark in marks]
+    boxes = [[0.0, 0.0, 2.0, mark / 16] for mark in marks]
     pixels = np.broadcast_to(marks[:, None, None], (50, 4, 4))
     write_plain_parquet(tmp_path / "x.parquet", pixels, marks, bbox=boxes)
 
@@ -154,7 +154,7 @@ def test_boxes_follow_the_limit(tmp_path: Path) -> None:
     drawn = (batch["images"][:, 0, 0, 0] * 255).round()
     assert len(drawn.unique()) == 20
     assert torch.equal(drawn.long(), batch["labels"])
-    assert torch.equal(drawn, batch["boxes"][:, 0])
+    assert torch.equal(drawn, batch["boxes"][:, 3] * 16)
 
 
 def test_a_limit_draws_at_random_and_a_larger_one_the_same_and_more() -> None:
@@ -247,13 +247,13 @@ def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ImageData.path: expected a folder of images or of Parq"):
         ImageData(str(tmp_path / "empty")).load("train")
     (tmp_path / "empty" / "notes.txt").write_text("no image")
-    with pytest.raises(InputError, match="image_column: .* has no Image column.* are text"):
+    with pytest.raises(InputError, match="ImageData.path: expected a folder of images or of Parq"):
         ImageData(str(tmp_path / "empty")).load("train")
 
 
 def test_images_without_classes_are_refused(write_image: WriteImage, tmp_path: Path) -> None:
     write_image("flat/train/0.png")
-    with pytest.raises(InputError, match="label_column: .* has no ClassLabel column"):
+    with pytest.raises(InputError, match="ImageData.path: .*flat/train/0.png', which lies in no f"):
         ImageData(str(tmp_path / "flat")).load("train")
 
 
@@ -582,3 +582,102 @@ def test_a_table_that_names_its_classes_has_an_order_of_its_own(tmp_path: Path) 
     write_plain_parquet(tmp_path / "words.parquet", noise(2, 4, 4), ["oak", "elm"])
     with pytest.raises(HoldfastError, match="in alphabetical order: 'elm', 'oak'"):
         ImageData(str(tmp_path / "words.parquet")).load("train").for_model(2)
+
+
+def test_splits_are_found_by_any_of_their_names(tmp_path: Path, write_image: WriteImage) -> None:
+    for name in (
+        "Training/cat/1.png",
+        "Training/test/2.png",
+        "Testing/test/3.png",
+        "val/cat/4.png",
+    ):
+        write_image(f"pets/{name}", seed=len(name))
+    path = str(tmp_path / "pets")
+    train, test = (ImageData(path).load(split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (2, 1)
+    assert train.classes == test.classes == ("cat", "test")
+    assert train.labels.tolist() == [0, 1]
+    assert test.labels.tolist() == [1]
+    for name in ("val", "validation", "valid"):
+        assert ImageData(path, test_split=name).load("test").labels.tolist() == [0]
+    with pytest.raises(InputError, match="test_split: .*which has train, validation, test, got 'x"):
+        ImageData(path, test_split="x").load("test")
+
+
+def test_splits_may_have_names_of_ones_own(tmp_path: Path, write_image: WriteImage) -> None:
+    for name in ("2023/a/1.png", "2023/b/1.png", "2024/b/1.png"):
+        write_image(f"pets/{name}")
+    data = ImageData(str(tmp_path / "pets"), train_split="2023", test_split="2024")
+    assert data.load("train").labels.tolist() == [0, 1]
+    assert data.load("test").labels.tolist() == [1]
+
+
+def test_images_to_test_on_may_lack_classes(folder: Path, write_image: WriteImage) -> None:
+    for name in ("cat", "dog"):
+        (folder / "test" / name / "0.png").unlink()
+    write_image("pets/test/1.png")
+    assert len(ImageData(str(folder)).load("train")) == 6
+    with pytest.raises(InputError, match="ImageData.path: .*test/1.png', which lies in no folder"):
+        ImageData(str(folder)).load("test")
+
+
+def test_one_class_is_refused(tmp_path: Path, write_image: WriteImage) -> None:
+    write_image("pets/train/cat/1.png")
+    with pytest.raises(InputError, match="ImageData.path: .*two classes, got .*all of class 'cat'"):
+        ImageData(str(tmp_path / "pets")).load("train")
+    # A split may have one, if the other has more.
+    write_image("pets/test/dog/1.png")
+    assert ImageData(str(tmp_path / "pets")).load("train").classes == ("cat", "dog")
+    write_plain_parquet(tmp_path / "x.parquet", noise(2, 4, 4), [0, 0])
+    with pytest.raises(InputError, match="ImageData.path: .*two classes, got .*all of class '0'"):
+        ImageData(str(tmp_path / "x.parquet")).load("train")
+
+
+def test_parquet_that_orders_its_classes_otherwise_is_tested_by_name(tmp_path: Path) -> None:
+    for split, names, labels in (
+        ("train", ["cat", "dog"], [0, 1]),
+        ("test", ["dog", "cat"], [0, 1]),
+    ):
+        kinds = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
+        content = {"image": list(noise(2, 5, 5)), "label": labels}
+        datasets.Dataset.from_dict(content, kinds).to_parquet(tmp_path / f"{split}.parquet")
+    train, test = (ImageData(str(tmp_path)).load(split) for split in ("train", "test"))
+    assert train.classes == test.classes == ("cat", "dog")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1], [1, 0])
+
+
+def test_the_same_path_with_other_content_is_other_data(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        pixels = noise(2, 4, 4) if seed else noise(4, 4, 4)[2:]
+        write_plain_parquet(tmp_path / "set" / "train.parquet", pixels, [seed, 1 - seed])
+        loaded = ImageData(str(tmp_path / "set")).load("train")
+        assert np.array_equal(values(loaded)[..., 0], pixels)
+        assert loaded.labels.tolist() == [seed, 1 - seed]
+
+
+@pytest.mark.parametrize("kept", [2**30, 0])
+def test_boxes_outside_their_images_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(source, "_KEPT_IN_MEMORY", kept)
+    path = tmp_path / "x.parquet"
+    # x, y, width and height: 12 wide from 8 on is more than 10, taken as corners it is not.
+    boxes = [[0, 0, 11, 20], [2, 3, 8, 12]]
+    write_plain_parquet(path, noise(2, 20, 10), [0, 1], bbox=boxes)
+    batch = ImageData(str(path), box_format="xywh").load("train").batch([1])
+    assert batch["boxes"].tolist() == [[2, 3, 10, 15]]
+    assert ImageData(str(path)).load("train").batch([1])["boxes"].tolist() == [[2, 3, 8, 12]]
+    write_plain_parquet(path, noise(2, 20, 10), [0, 1], bbox=[[0, 0, 5, 5], [2, 3, 8, 22]])
+    with pytest.raises(InputError, match="boxes: .*of 10×20; --data.box_format .*, 22 for image 1"):
+        ImageData(str(path)).load("train").batch([0, 1])
+    with pytest.raises(InputError, match="ImageData.box_format: expected 'xyxy', 'xywh' or"):
+        ImageData(str(path), box_format="coco")  # type: ignore[arg-type]
+
+
+def test_arrays_are_images(tmp_path: Path) -> None:
+    pixels = noise(2, 4, 5)
+    table = pa.table({"image": pixels.tolist(), "label": [0, 1]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    loaded = ImageData(str(tmp_path / "x.parquet")).load("train")
+    assert loaded.shape == (1, 4, 5)
+    assert np.array_equal(values(loaded)[..., 0], pixels)

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from holdfast.contracts import InputError
 
 __all__ = [
     "MASKS",
+    "PARQUET",
     "SALIENCY",
-    "class_names",
-    "class_synonyms",
+    "BoxFormat",
     "encoded_images",
     "find_column",
     "find_planes",
     "is_plane_of_numbers",
-    "is_text",
     "read_boxes",
-    "read_labels",
 ]
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+"""What the four numbers of a box are, as torchvision spells it."""
+_FORMATS = {
+    "xyxy": "x0, y0, x1, y1",
+    "xywh": "x, y, width, height",
+    "cxcywh": "the centre's x and y, width, height",
+}
+
+PARQUET = "parquet"
+"""The ``builder_name`` of a table that was read from local Parquet."""
+
 _BOXES = ("bbox", "boxes", "box")
 MASKS = ("mask", "masks")
 SALIENCY = ("saliency",)
-_NAMES = ("wnid", "wordnet_id", "synset", "class_name", "label_name", "class", "category", "name")
 
 
 def find_column(table: datasets.Dataset, argument: str, wanted: str | None, path: str) -> str:
@@ -88,10 +99,12 @@ def find_column(table: datasets.Dataset, argument: str, wanted: str | None, path
 def encoded_images(table: datasets.Dataset, column: str) -> datasets.Dataset:
     """Return this column alone, as encoded images, whatever it was declared as.
 
+    Lists of lists of whole numbers from 0 to 255 (H, W), or (H, W, 3), become images as well.
+
     Raises
     ------
     InputError
-        If what the column holds are no images.
+        If what the column holds are no images, or only the names of their files.
 
     Examples
     --------
@@ -99,143 +112,55 @@ def encoded_images(table: datasets.Dataset, column: str) -> datasets.Dataset:
     >>> encoded_images(table, "img")[0]
     {'img': {'bytes': b'...', 'path': None}}
     """
+    kind = table.data.column(column).type
+    if _is_list(getattr(kind, "storage_type", kind)):  # of arrays of a fixed shape
+        return _as_png(table, column)
     try:
-        return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        chosen = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     except (pa.ArrowException, TypeError, ValueError) as error:
-        kind = table.features[column]
-        raise InputError(
-            "ImageData.image_column", f"{column!r} of type {kind}", "a column of encoded images"
-        ) from error
+        came = f"{column!r} of type {table.features[column]}"
+        raise InputError("ImageData.image_column", came, "a column of encoded images") from error
+    if table.info.builder_name == PARQUET:
+        _check_contents(chosen.data.column(column), column)
+    return chosen
 
 
-def read_labels(
-    table: datasets.Dataset, column: str, classes: Sequence[str] = ()
-) -> Integer[Tensor, " n"]:
-    """Return the class of each row.
-
-    Parameters
-    ----------
-    table : datasets.Dataset
-        Where to look.
-    column : str
-        The column of labels: integers from 0, or names.
-    classes : sequence of str
-        What a name is the name of; integers need none.
-
-    Raises
-    ------
-    InputError
-        If a label is missing or is the name of no class, or they are neither integers nor names.
-
-    Examples
-    --------
-    >>> read_labels(datasets.Dataset.from_dict({"label": [2, 0]}), "label")
-    tensor([2, 0])
-    >>> read_labels(datasets.Dataset.from_dict({"label": ["dog"]}), "label", ("cat", "dog"))
-    tensor([1])
-    """
-    values = table.data.column(column)
-    if not (pa.types.is_integer(values.type) or is_text(values.type)):
-        expected = "a column of integers or names, one class a row"
-        raise InputError("ImageData.label_column", f"{column!r} of type {values.type}", expected)
-    if values.null_count:
-        row = np.flatnonzero(values.is_null().to_numpy())[0]
-        raise InputError("labels", f"none in row {row}", "one class a row")
-    if is_text(values.type):
-        names, values = values, pc.index_in(values, pa.array(classes, values.type))
-        if values.null_count:
-            row = int(np.flatnonzero(values.is_null().to_numpy())[0])
-            expected = f"one of {', '.join(classes)}"
-            raise InputError("labels", f"{names[row].as_py()!r} in row {row}", expected)
-    return torch.from_numpy(values.to_numpy().astype(np.int64))
-
-
-def class_names(tables: Sequence[datasets.Dataset], column: str) -> tuple[str, ...]:
-    """Return the name of each class.
-
-    Those that the type of the column says; else the names that occur, in alphabetical order, or by
-    size if they are numbers; else "0", "1" and so on to the largest label.
-
-    Parameters
-    ----------
-    tables : sequence of datasets.Dataset
-        The splits: a class may be missing in one of them.
-    column : str
-        The column of labels, the same in each.
-
-    Examples
-    --------
-    >>> class_names([datasets.Dataset.from_dict({"label": [2, 0]})], "label")
-    ('0', '1', '2')
-    >>> class_names([datasets.Dataset.from_dict({"label": ["dog", "cat"]})], "label")
-    ('cat', 'dog')
-    """
-    feature: Any = tables[0].features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        return tuple(feature.names)
-    if is_text(tables[0].data.column(column).type):
-        found = {name for table in tables for name in table.unique(column)} - {None}
-        return tuple(sorted(found, key=int if all(map(str.isdecimal, found)) else None))
-    largest = max(int(read_labels(table, column).max()) for table in tables if len(table))
-    return tuple(str(label) for label in range(largest + 1))
-
-
-def class_synonyms(
-    table: datasets.Dataset, column: str, classes: Sequence[str]
-) -> tuple[tuple[str, ...], ...]:
-    """Return what other columns call each class, such as ``wnid`` and ``name``.
-
-    A column counts if it holds text and one for each label.
-
-    Parameters
-    ----------
-    table : datasets.Dataset
-        Where to look.
-    column : str
-        The column of labels.
-    classes : sequence of str
-        The classes.
-
-    Examples
-    --------
-    >>> columns = {"label": [2, 0, 2], "name": ["kite", "cock", "kite"], "file": ["a", "b", "c"]}
-    >>> class_synonyms(datasets.Dataset.from_dict(columns), "label", ("0", "1", "2"))
-    (('cock',), (), ('kite',))
-    """
-    labels = read_labels(table, column, classes).numpy()
-    found: list[list[str]] = [[] for _ in classes]
-    for name in _NAMES:
-        if name == column or name not in table.column_names:
-            continue
-        values = table.data.column(name)
-        if not is_text(values.type):
-            continue
-        pairs = pa.table({"label": labels, "name": values}).group_by(["label", "name"])
-        rows = [row for row in pairs.aggregate([]).to_pylist() if row["name"]]
-        if len({row["label"] for row in rows}) == len(rows):
-            for row in rows:
-                found[row["label"]].append(row["name"])
-    return tuple(map(tuple, found))
-
-
-def read_boxes(table: datasets.Dataset) -> Float[Tensor, "n 4"] | None:
+def read_boxes(
+    table: datasets.Dataset, box_format: BoxFormat = "xyxy"
+) -> Float[Tensor, "n 4"] | None:
     """Return the box of each row, or none if the table has no column of lists of numbers for it.
 
+    Parameters
+    ----------
+    table : datasets.Dataset
+        Where to look.
+    box_format : {"xyxy", "xywh", "cxcywh"}
+        What the four numbers are, in pixels: two corners; a corner, width and height; or the
+        centre, width and height.
+
+    Returns
+    -------
+    Tensor
+        x0, y0, x1, y1 ``(N, 4)`` in pixels.
+
     Raises
     ------
     InputError
-        If a box is not four finite numbers.
+        If a box is not four finite numbers, or ends before it begins; if all are shares of the
+        image rather than pixels.
 
     Examples
     --------
     >>> read_boxes(datasets.Dataset.from_dict({"bbox": [[0, 4, 8, 9]]}))
     tensor([[0., 4., 8., 9.]])
+    >>> read_boxes(datasets.Dataset.from_dict({"bbox": [[5, 4, 8, 9]]}), "xywh")
+    tensor([[ 5.,  4., 13., 13.]])
     """
     for name in _BOXES:
         if name in table.column_names:
             values = table.data.column(name)
             if _is_list_of_numbers(values.type):
-                return _four_each(name, values)
+                return _corners(name, _four_each(name, values), box_format)
     return None
 
 
@@ -285,20 +210,64 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(is_list(kind) for is_list in lists)
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Tell whether values of this type are text.
-
-    Examples
-    --------
-    >>> is_text(pa.string())
-    True
-    """
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
 def _four_each(name: str, values: pa.ChunkedArray) -> Tensor:
     boxes = values.to_pylist()
     for row, box in enumerate(boxes):
         if box is None or len(box) != 4 or not all(x is not None and abs(x) < np.inf for x in box):
-            raise InputError(name, f"{box} in row {row}", "four finite numbers: x0, y0, x1, y1")
+            raise InputError(name, f"{box} in row {row}", "four finite numbers")
     return torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
+
+
+def _corners(name: str, boxes: Tensor, box_format: BoxFormat) -> Tensor:
+    if len(boxes) and 0 < boxes.max() <= 1 and boxes.min() >= 0:
+        came = f"{_written(boxes[0])} in row 0, and none above 1"
+        raise InputError(name, came, "pixels, not shares of the image")
+    corners = box_convert(boxes, box_format, "xyxy")
+    wrong = (corners[:, 2:] < corners[:, :2]).any(1).nonzero().flatten().tolist()
+    if wrong:
+        expected = f"{_FORMATS[box_format]}, none below 0 wide or high; --data.box_format says what"
+        raise InputError(name, f"{_written(boxes[wrong[0]])} in row {wrong[0]}", expected)
+    return corners
+
+
+def _written(box: Tensor) -> str:
+    return ", ".join(f"{x:g}" for x in box.tolist())
+
+
+def _check_contents(column: pa.ChunkedArray, name: str) -> None:
+    """Refuse the mere name of a file: a table that was sent must not choose what is read here."""
+    named = pc.and_(
+        pc.is_null(pc.struct_field(column, "bytes")), pc.is_valid(pc.struct_field(column, "path"))
+    )
+    for row in np.flatnonzero(named.to_numpy())[:1].tolist():
+        came = f"only the name of a file, {column[row].as_py()['path']!r}, in row {row}"
+        raise InputError(f"column {name!r}", came, "the content of image files in the Parquet")
+
+
+def _as_png(table: datasets.Dataset, column: str) -> datasets.Dataset:
+    """Encode images that are lists of numbers."""
+    encoded = []
+    for row, value in enumerate(table.data.column(column)):
+        buffer = io.BytesIO()
+        Image.fromarray(_pixels(value.as_py(), column, row)).save(buffer, "PNG", compress_level=1)
+        encoded.append({"bytes": buffer.getvalue(), "path": None})
+    features = datasets.Features({column: datasets.Image(decode=False)})
+    return datasets.Dataset.from_dict({column: encoded}, features)
+
+
+def _pixels(value: Any, column: str, row: int) -> np.ndarray:
+    expected = "whole numbers from 0 to 255 in H × W or H × W × 3, or encoded images"
+    try:
+        pixels = np.asarray(value)
+    except ValueError:
+        pixels = np.empty(0)
+    if pixels.ndim not in (2, 3) or pixels.size == 0 or pixels.shape[2:] not in ((), (1,), (3,)):
+        came = f"a list of shape {pixels.shape}" if pixels.size else "no array"
+        raise InputError(f"column {column!r}", f"{came} in row {row}", expected)
+    if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
+        kind = {"f": "fractions", "b": "true and false"}.get(pixels.dtype.kind, "")
+        came = kind or f"numbers from {pixels.min()} to {pixels.max()}"
+        raise InputError(f"column {column!r}", f"{came} in row {row}", expected)
+    return (
+        pixels.astype(np.uint8).squeeze(2) if pixels.shape[2:] == (1,) else pixels.astype(np.uint8)
+    )

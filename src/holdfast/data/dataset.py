@@ -108,6 +108,8 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
                 raise InputError(name, f"{len(planes)} of them", f"one for each of {len(images)}")
             if isinstance(images, DecodedImages) and isinstance(planes, DecodedPlanes):
                 _check_sizes(name, planes.sizes, images.sizes, range(len(images)))
+        if boxes is not None and isinstance(images, DecodedImages):
+            _check_boxes(boxes, images.sizes, range(len(images)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -205,6 +207,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         pixels, sizes = self._images.read(stored.tolist())
         batch = Batch(images=pixels.float().div_(255), labels=self.labels[chosen])
         if self._boxes is not None:
+            _check_boxes(self._boxes[stored], sizes, chosen.tolist())
             framing = self._images.framing or Framing(self.shape[1:], fit="squash")
             batch["boxes"] = framing.boxes(self._boxes[stored], sizes)
         for name, planes in self._planes.items():
@@ -231,6 +234,20 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         if self.augmentation is None:
             return samples
         return [self.augmentation(sample) for sample in samples]
+
+
+def _check_boxes(
+    boxes: Float[Tensor, "n 4"], sizes: Integer[Tensor, "n 2"], indices: Sequence[int]
+) -> None:
+    """Refuse a box that leaves its image by more than a pixel."""
+    last = sizes.flip(1) + 1
+    wrong = ((boxes[:, :2] < -1) | (boxes[:, 2:] > last)).any(1).nonzero().flatten().tolist()
+    if wrong:
+        box = ", ".join(f"{x:g}" for x in boxes[wrong[0]].tolist())
+        height, width = sizes[wrong[0]].tolist()
+        came = f"x0, y0, x1, y1 of {box} for image {indices[wrong[0]]}"
+        expected = f"a box inside the image of {width}×{height}; --data.box_format says what it is"
+        raise InputError("boxes", came, expected)
 
 
 def _check_sizes(

@@ -5,9 +5,11 @@ Both kinds offer the same ``read(indices)``, and give the same pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,21 @@ from holdfast.data.framing import Framing
 
 __all__ = ["DecodedImages", "EncodedImages", "open_image", "read_files"]
 
-_GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
+_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
+_FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)
 _LARGE = 96 * 96
 """From so many pixels on, decoding one image outweighs what threads cost."""
 
@@ -230,7 +246,9 @@ def read_files(
 
 
 def open_image(encoded: dict[str, Any] | None, row: int, noun: str = "image") -> Image.Image:
-    """Decode an image, turned upright and with 8 bits a channel.
+    """Decode an image, turned upright, with 8 bits a channel and what is transparent on white.
+
+    Of a file with several, that is the first one.
 
     Parameters
     ----------
@@ -258,13 +276,33 @@ def open_image(encoded: dict[str, Any] | None, row: int, noun: str = "image") ->
     content = encoded["bytes"]
     try:
         image: Image.Image
-        image = Image.open(encoded["path"] if content is None else BytesIO(content))
+        if content is None and not os.path.isfile(encoded["path"]):
+            raise FileNotFoundError("there is no such file")  # nor a pipe, which would never end
+        source = encoded["path"] if content is None else BytesIO(content)
+        image = Image.open(source, formats=_formats())
         image.load()
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)
-        return _eight_bits(image)
+        return _eight_bits(_on_white(image) if noun == "image" else image)
     except Exception as error:  # a broken file makes Pillow fail in any way at all
         raise HoldfastError(f"{_place(encoded, row, noun)} cannot be read: {error}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """List what is read of all that Pillow can: others run programs, such as Ghostscript."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay what is transparent on white; a grey image stays grey."""
+    if not image.has_transparency_data or image.mode.startswith("I"):
+        return image
+    colour = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    laid = Image.alpha_composite(white, colour)
+    return laid.convert("L" if image.mode in _GREY else "RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -11,8 +11,6 @@ from typing import Literal, get_args
 
 import datasets
 import torch
-from datasets.data_files import EmptyDatasetError
-from datasets.exceptions import DataFilesNotFoundError
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,21 +19,20 @@ from holdfast.data.augmentation import Augmentation
 from holdfast.data.columns import (
     MASKS,
     SALIENCY,
-    class_names,
-    class_synonyms,
+    BoxFormat,
     encoded_images,
     find_column,
     find_planes,
-    is_text,
     read_boxes,
-    read_labels,
 )
 from holdfast.data.dataset import ImageDataset
-from holdfast.data.digits import digits
+from holdfast.data.folders import split_of
 from holdfast.data.framing import Fit, Framing
 from holdfast.data.images import EncodedImages, read_files
+from holdfast.data.labels import class_names, class_synonyms, is_text, read_labels
 from holdfast.data.planes import DecodedPlanes, EncodedPlanes
 from holdfast.data.sampling import balanced, held_out
+from holdfast.data.tables import FOLDER, open_tables
 from holdfast.preprocessing import Interpolation, Preprocessing
 
 __all__ = ["ImageData", "Split", "as_expected"]
@@ -61,9 +58,10 @@ class ImageData:
         "digits" for scikit-learn's handwritten digits, which need no network; a folder of images,
         ``train/<class>/1.png`` and ``test/<class>/2.png``; a folder of Parquet files,
         ``train.parquet`` and ``test.parquet``; one Parquet file, which is a "train" split; or the
-        name of a data set on the Hugging Face hub. A local folder or file goes before the hub.
+        name of a data set on the Hugging Face hub, where there is no such folder or file. What
+        folders may look like, and in which order classes come, is stated in ``docs/data.md``.
     config : str, optional
-        Which configuration of a data set that has several.
+        Which configuration of a data set that has several: on the disk, which sub-folder.
     train_split : str
         What the data set calls the split to train on.
     test_split : str
@@ -104,6 +102,9 @@ class ImageData:
         where labels are the places of logits, or "imagenet" where the logits are those of
         ImageNet's 1,000 classes in the usual order. By default classes are matched by name or by
         WordNet id; see `match_classes`.
+    box_format : {"xyxy", "xywh", "cxcywh"}
+        What the four numbers of a box are, in pixels, as torchvision spells it: two corners, x0,
+        y0, x1, y1; a corner, width and height; or the centre, width and height.
     seed : int
         Seeds the draws of ``limit``, ``validation`` and ``balance``.
 
@@ -113,8 +114,9 @@ class ImageData:
     ``mask`` or ``masks`` becomes ``masks``: black and white images, or lists of lists of 0 and 1.
     A column ``saliency`` of grey images, from 0 to 1, or of lists of lists of numbers becomes
     ``saliency``. All are resized and cropped with their images; a row may lack a mask. Pixels are
-    read as 8 bits a channel. What the ``datasets`` library caches stands where it keeps it,
-    ``$HF_HOME`` or ``~/.cache/huggingface``.
+    read as 8 bits a channel, what is transparent on white. Local data is read anew each time;
+    Parquet that does not fit in memory is decompressed to where the ``datasets`` library keeps its
+    files, ``$HF_HOME`` or ``~/.cache/huggingface``.
 
     Examples
     --------
@@ -139,6 +141,7 @@ class ImageData:
     fit: Fit | None = None
     interpolation: Interpolation | None = None
     mapping: str | None = None
+    box_format: BoxFormat = "xyxy"
 
     def __post_init__(self) -> None:
         self._framing(
@@ -151,6 +154,9 @@ class ImageData:
             raise InputError("ImageData.validation", self.validation, expected)
         if self.channels not in (None, 1, 3):
             raise InputError("ImageData.channels", self.channels, "1, 3 or None")
+        if self.box_format not in get_args(BoxFormat):
+            expected = "'xyxy', 'xywh' or 'cxcywh'"
+            raise InputError("ImageData.box_format", repr(self.box_format), expected)
 
     def load(self, split: Split) -> ImageDataset:
         """Open a split. Up to a gigabyte of pixels is decoded at once and kept in memory.
@@ -176,21 +182,17 @@ class ImageData:
         >>> len(data), data.shape, data.classes[:3]
         (500, (1, 16, 16), ('0', '1', '2'))
         """
-        tables = self._open()
-        table = self._choose(tables, split)
+        tables = self.tables()
+        table = tables[self._choose(tables, split)]
         image_column = find_column(table, "image_column", self.image_column, self.path)
-        label_column = find_column(table, "label_column", self.label_column, self.path)
-        others = [
-            other
-            for name, other in tables.items()
-            if name in (self.train_split, self.test_split) and label_column in other.column_names
-        ]
-        classes = class_names([table, *others], label_column)
+        label_column = self._label_column(table)
+        used = (tables[name] for name in dict.fromkeys(self._names(tables).values()))
+        classes = class_names([t for t in used if label_column in t.column_names], label_column)
+        if len(classes) < 2:
+            came = f"{self.path!r}, whose images are all of class {', '.join(map(repr, classes))}"
+            raise InputError("ImageData.path", came, "images of at least two classes")
         labels = read_labels(table, label_column, classes)
-        for row in ((labels < 0) | (labels >= len(classes))).nonzero()[:1].flatten().tolist():
-            expected = f"classes from 0 to {len(classes) - 1}"
-            raise InputError("labels", f"{labels[row]} in row {row}", expected)
-        boxes = read_boxes(table)
+        boxes = read_boxes(table, self.box_format)
 
         rows = self._rows(split, labels)
         framing = self._framing(self.size or (_DIGITS_SIZE if self.path == "digits" else None))
@@ -246,40 +248,54 @@ class ImageData:
         sides = size if isinstance(size, list | tuple) else (size, size)
         return Framing(sides, self.resize, self.fit or "crop", self.interpolation or "bilinear")
 
-    def _open(self) -> dict[str, datasets.Dataset]:
-        if self.path == "digits":
-            return digits()
-        place = Path(self.path).expanduser()
-        if place.is_file() and place.suffix != ".parquet":
-            raise InputError("ImageData.path", repr(self.path), "a Parquet file, *.parquet")
-        if not place.exists() and _must_be_local(self.path):
-            raise InputError("ImageData.path", repr(self.path), "a folder or file that exists")
-        try:
-            if place.is_file():
-                return dict(datasets.load_dataset("parquet", data_files=str(place)))
-            name = str(place) if place.exists() else self.path
-            return dict(datasets.load_dataset(name, self.config))
-        except (EmptyDatasetError, DataFilesNotFoundError) as error:
-            expected = "a folder of images or of Parquet files"
-            raise InputError("ImageData.path", repr(self.path), expected) from error
-        except Exception as error:  # the hub, the network and the disk fail in any way at all
-            where = "" if place.exists() else " (no folder here, so sought on the Hugging Face hub)"
-            reason = str(error.__cause__ or error).partition("\n")[0]
-            raise HoldfastError(f"{self.path!r}{where} cannot be loaded: {reason}") from error
+    def _label_column(self, table: datasets.Dataset) -> str:
+        if table.info.builder_name == FOLDER and len(table.column_names) == 1:
+            image = table.data.column("image")[0]["path"].as_py()
+            came = f"{image!r}, which lies in no folder of a class"
+            raise InputError("ImageData.path", came, "images in the folders of their classes")
+        return find_column(table, "label_column", self.label_column, self.path)
 
-    def _choose(self, tables: dict[str, datasets.Dataset], split: str) -> datasets.Dataset:
+    def tables(self) -> dict[str, datasets.Dataset]:
+        """Open all splits, those called ``train_split`` and ``test_split`` among them.
+
+        Raises
+        ------
+        InputError
+            If there is nothing at ``path``, or it is no data set.
+        HoldfastError
+            If the data cannot be read.
+
+        Examples
+        --------
+        >>> list(ImageData("digits").tables())
+        ['train', 'test']
+        """
+        return open_tables(self.path, self.config, (self.train_split, self.test_split))
+
+    def _choose(self, tables: dict[str, datasets.Dataset], split: str) -> str:
+        """Find the name that a split has among the tables."""
         if split not in get_args(Split):
             raise InputError("split", repr(split), "'train', 'validation' or 'test'")
         if split == "validation" and self.validation is None:
             raise InputError("ImageData.validation", None, "how many images to hold out")
         which = "test_split" if split == "test" else "train_split"
-        name = getattr(self, which)
-        if name not in tables:
+        wanted = getattr(self, which)
+        name = self._names(tables).get(wanted)
+        if name is None:
             expected = f"a split of {self.path}, which has {', '.join(tables)}"
-            raise InputError(f"ImageData.{which}", repr(name), expected)
+            raise InputError(f"ImageData.{which}", repr(wanted), expected)
         if len(tables[name]) == 0:
             raise HoldfastError(f"split {name!r} of {self.path} has no images")
-        return tables[name]
+        return name
+
+    def _names(self, tables: dict[str, datasets.Dataset]) -> dict[str, str]:
+        """Which table each of the wanted splits is: of its own name, or of another for the same."""
+        return {
+            wanted: name
+            for wanted in (self.train_split, self.test_split)
+            for name in (split_of(wanted), wanted)
+            if name in tables
+        }
 
     def _rows(self, split: str, labels: Tensor) -> list[int]:
         rows = torch.arange(len(labels))
@@ -310,7 +326,7 @@ def _planes(
 
 def _says_order(table: datasets.Dataset, label_column: str) -> bool:
     """Tell whether classes stand in an order of the data's own, rather than of the alphabet."""
-    sorted_folders = table.info.builder_name == "imagefolder"
+    sorted_folders = table.info.builder_name == FOLDER
     return not (sorted_folders or is_text(table.data.column(label_column).type))
 
 
@@ -361,8 +377,3 @@ def _check_framed(images: EncodedImages, path: str) -> None:
             "are",
             stacklevel=3,
         )
-
-
-def _must_be_local(path: str) -> bool:
-    """Tell what no name on the hub looks like: those are ``name`` or ``owner/name``."""
-    return path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".parquet")
