@@ -211,12 +211,13 @@ def test_it_is_an_option_of_a_command() -> None:
         ({"limit": 0}, "ImageData.limit: expected a number above 0, got 0"),
         ({"size": -1}, "ImageData.size: expected a side or height and width, .* got .-1, -1."),
         ({"size": 0}, "ImageData.size: expected a side or height and width, .* got .0, 0."),
-        ({"size": (8, 9, 3)}, r"ImageData.size: expected a side or height .* got \(8, 9, 3\)"),
-        ({"size": 8.5}, "ImageData.size: expected a side or height and width, .* got .8.5, 8.5."),
+        ({"size": (8, 9, 3)}, r"ImageData.size: expected .* got \(8, 9, 3\)"),
+        ({"size": 8.5}, "ImageData.size: expected .* got .*8.5"),
         ({"resize": (8, 0)}, r"ImageData.resize: expected a side or height .* got \(8, 0\)"),
-        ({"fit": "stretch"}, "ImageData.fit: expected 'crop' or 'squash', got 'stretch'"),
-        ({"interpolation": "linear"}, "ImageData.interpolation: expected one of nearest, bil"),
-        ({"channels": 2}, "ImageData.channels: expected 1, 3 or None, got 2"),
+        ({"fit": "stretch"}, "ImageData.fit: expected .*crop.* or .*squash.*, got 'stretch'"),
+        ({"interpolation": "linear"}, "ImageData.interpolation: expected .*nearest.* got 'lin"),
+        ({"channels": 2}, "ImageData.channels: expected 1.* 3 or None, got 2"),
+        ({"box_format": "coco"}, "ImageData.box_format: expected .*xywh.* got 'coco'"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -670,8 +671,6 @@ def test_boxes_outside_their_images_are_refused(
     write_plain_parquet(path, noise(2, 20, 10), [0, 1], bbox=[[0, 0, 5, 5], [2, 3, 8, 22]])
     with pytest.raises(InputError, match="boxes: .*of 10×20; --data.box_format .*, 22 for image 1"):
         ImageData(str(path)).load("train").batch([0, 1])
-    with pytest.raises(InputError, match="ImageData.box_format: expected 'xyxy', 'xywh' or"):
-        ImageData(str(path), box_format="coco")  # type: ignore[arg-type]
 
 
 def test_arrays_are_images(tmp_path: Path) -> None:

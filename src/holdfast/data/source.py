@@ -154,9 +154,6 @@ class ImageData:
             raise InputError("ImageData.validation", self.validation, expected)
         if self.channels not in (None, 1, 3):
             raise InputError("ImageData.channels", self.channels, "1, 3 or None")
-        if self.box_format not in get_args(BoxFormat):
-            expected = "'xyxy', 'xywh' or 'cxcywh'"
-            raise InputError("ImageData.box_format", repr(self.box_format), expected)
 
     def load(self, split: Split) -> ImageDataset:
         """Open a split. Up to a gigabyte of pixels is decoded at once and kept in memory.
