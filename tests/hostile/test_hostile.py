@@ -1,0 +1,35 @@
+"""Whatever is given: a result or one line of ours, soon, and nothing of it is executed.
+
+``make hostile`` runs all cases; a few of each kind run with the ordinary tests.
+"""
+
+from itertools import islice
+
+import pytest
+from hostile_grammar import KINDS, drawn
+
+PARTS = 4
+A_FEW = 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_hostile_inputs(kind, hostile):
+    strategy, _ = KINDS[kind]
+    check(hostile, drawn(strategy(hostile.sound), A_FEW))
+
+
+@pytest.mark.harness
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_inputs(kind, part, hostile):
+    strategy, count = KINDS[kind]
+    check(hostile, islice(drawn(strategy(hostile.sound), count), part, None, PARTS))
+
+
+def test_there_are_enough():
+    assert sum(count for _, count in KINDS.values()) >= 2000
+
+
+def check(hostile, cases):
+    faults = hostile.faults(cases)
+    assert not faults, f"{len(faults)} faults\n" + "\n".join(faults)
