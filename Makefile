@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test harness lint clean
+.PHONY: demo test harness hostile lint clean
 
 demo: $(READY)
 	$(BIN)/holdfast demo --out runs/demo
@@ -14,7 +14,11 @@ test: $(READY)
 
 # Long checks over whole families: every architecture, every kind of model.
 harness: $(READY)
-	$(BIN)/python -m pytest -n 2 -m harness tests
+	$(BIN)/python -m pytest -n 2 -m harness --ignore tests/hostile tests
+
+# Thousands of malformed inputs, for every verb and public class.
+hostile: $(READY)
+	$(BIN)/python -m pytest -n 2 -m harness tests/hostile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

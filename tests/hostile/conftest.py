@@ -42,6 +42,7 @@ class Hostile:
     sound: Path
     folder: Path
     count: int = 0
+    refused: int = 0
 
     def faults(self, cases, seconds=10.0):
         """Run cases; return a description of each that does not end as it must."""
@@ -70,6 +71,7 @@ class Hostile:
     def _fault(self, case, own, seconds):
         _lay(case, self.sound, own)
         ended = self.ask(own, seconds, case.arguments, case.construct)
+        self.refused += ended["status"] == 2
         texts = []
         for stream in ("stdout", "stderr"):
             file = Path(f"{own}.{stream}")
