@@ -26,6 +26,8 @@ SLOW = "torch torchvision lightning datasets pyarrow numpy pandas matplotlib sci
         ["report", "run", "--titel", "x"],
         ["report"],
         ["report", "--help"],
+        ["train", "--help"],
+        ["audit", "--help"],
         ["list", "--help"],
         ["data", "--help"],
         ["data", "import", "--help"],

@@ -163,7 +163,7 @@ WORDS = st.sampled_from(
     ]
 )
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
-WORD = st.one_of(WORDS, WORDS, TEXT, st.integers().map(str), st.floats().map(str))
+WORD = st.one_of(WORDS, WORDS, WORDS, TEXT, (st.integers() | st.floats()).map(str))
 # What YAML and JSON can hold.
 VALUE = st.one_of(
     st.sampled_from([None, True, False, 0, -1, 1, 2.5, 2**40, 2**70, 1e308, "", "x", "8/0"]),

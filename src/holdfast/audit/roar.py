@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -346,12 +346,28 @@ class _Cell:
         return pa.table(columns, schema=SCHEMA)
 
 
+def _read_record(file: Path, attributions: Mapping[str, int]) -> pa.Table:
+    """Read what a cell came to; refuse what is no such record."""
+    try:
+        record = pq.ParquetFile(file).read().select(SCHEMA.names).cast(SCHEMA)
+        (row,) = record.to_pylist()
+        sound = row["attribution"] in attributions and 0 <= row["accuracy"] <= 1
+        sound = sound and 0 <= row["share"] < 1 and row["repeat"] >= 0
+    except (pa.ArrowException, KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        remedy = "remove it, and its model is tested again"
+        raise HoldfastError(f"{file} is no record of one retrained model; {remedy}")
+    return record
+
+
 def _gather(out: Path) -> pa.Table:
     """Bring the records of all cells that are done into one file."""
-    rows = pa.concat_tables(pq.ParquetFile(file).read() for file in out.glob("*/*/record.parquet"))
     begun = plain_yaml.read_mapping(out / "settings.yaml")
     names = [key.removeprefix("attributions.") for key in begun if key.startswith("attributions.")]
     place = {name: number for number, name in enumerate((_NOTHING, *names, _CHANCE))}
+    files = sorted(out.glob("*/*/record.parquet"))
+    rows = pa.concat_tables([_read_record(file, place) for file in files])
     rows = pa.Table.from_pylist(
         sorted(rows.to_pylist(), key=lambda r: (place[r["attribution"]], r["share"], r["repeat"])),
         schema=SCHEMA,

@@ -1,16 +1,23 @@
-"""Which options there are at dotted keys, known before torch is imported, which takes seconds."""
+"""Which options there are at dotted keys, read from the source of the classes that have them.
+
+Importing these would import torch, which takes seconds.
+"""
 
 from __future__ import annotations
 
 import ast
 import difflib
+from argparse import SUPPRESS
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import docstring_parser
+from jsonargparse import ArgumentParser
 
 import holdfast
 from holdfast.errors import HoldfastError
 
-__all__ = ["check_known"]
+__all__ = ["add_settings", "check_known"]
 
 _GROUPS = {
     "data": ("data/source.py", "ImageData"),
@@ -19,6 +26,26 @@ _GROUPS = {
     "audit": ("audit/battery.py", "Audit"),
     "roar": ("audit/roar.py", "ROAR"),
 }
+
+
+def add_settings(parser: ArgumentParser, group: str) -> None:
+    """Add a group's settings to a parser whose help is shown."""
+    found = _class(*_GROUPS[group])
+    about = {
+        parameter.arg_name: " ".join((parameter.description or "").split())
+        for parameter in docstring_parser.parse(ast.get_docstring(found) or "").params
+    }
+    for field, node in _annotated(found).items():
+        told = f"{about.get(field, '')} (type: {ast.unparse(node.annotation)})"
+        default = SUPPRESS  # not shown
+        if isinstance(node.value, ast.Constant | ast.Tuple):
+            default = ast.unparse(node.value)
+        parser.add_argument(
+            f"--{group}.{field}",
+            metavar=field.upper(),
+            default=default,
+            help=told.strip().replace("%", "%%"),
+        )
 
 
 def check_known(
@@ -68,12 +95,20 @@ def _unknown(command: str, key: str, options: Iterable[str], has: str) -> Holdfa
 
 
 def _fields(file: str, name: str) -> list[str]:
-    """Read the fields of a dataclass from its source, without importing what it imports."""
+    return list(_annotated(_class(file, name)))
+
+
+def _class(file: str, name: str) -> ast.ClassDef:
+    """Read a class's source, without importing what it imports."""
     source = (Path(holdfast.__file__).parent / file).read_text(encoding="utf-8")
     (found,) = (
         node
         for node in ast.parse(source).body
         if isinstance(node, ast.ClassDef) and node.name == name
     )
-    targets = [node.target for node in found.body if isinstance(node, ast.AnnAssign)]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    return found
+
+
+def _annotated(found: ast.ClassDef) -> dict[str, ast.AnnAssign]:
+    nodes = [node for node in found.body if isinstance(node, ast.AnnAssign)]
+    return {node.target.id: node for node in nodes if isinstance(node.target, ast.Name)}

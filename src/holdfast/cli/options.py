@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from holdfast import plain_yaml
-from holdfast.cli.known import check_known
+from holdfast.cli.known import add_settings, check_known
 from holdfast.errors import HoldfastError
 
 __all__ = ["as_written", "make_parser", "split"]
@@ -36,7 +36,7 @@ def split(
     """Tell a verb's own options from settings at dotted keys; None after printing the help."""
     if {"-h", "--help"} & set(arguments):
         for group in groups:
-            parser.add_class_arguments(_group(group), group, as_group=False)
+            add_settings(parser, group)
         parser.print_help()
         return None
     known = {option for action in parser._actions for option in action.option_strings}
@@ -101,19 +101,3 @@ _KINDS = {
 
 def _after(option: str, arguments: Sequence[str]) -> list[str]:
     return [b for a, b in itertools.pairwise(arguments) if a == option]
-
-
-def _group(name: str) -> type[Any]:
-    from holdfast.audit import ROAR, Audit
-    from holdfast.data import ImageData
-    from holdfast.models import Architecture
-    from holdfast.training.recipe import OptimizerSettings
-
-    kinds: dict[str, type[Any]] = {
-        "data": ImageData,
-        "model": Architecture,
-        "optimizer": OptimizerSettings,
-        "audit": Audit,
-        "roar": ROAR,
-    }
-    return kinds[name]
