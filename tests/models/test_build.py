@@ -403,3 +403,12 @@ class TestFilled:
             given.std,
             given.standardize,
         )
+
+
+@pytest.mark.parametrize(
+    "hidden", [True, ["x"], [[1]], [2.5], {"a": 1}, [-1], "16", [None], [10**30]]
+)
+def test_options_of_the_wrong_kind_are_named(hidden, own_errors):
+    architecture = Architecture("mlp", classes=2, in_channels=1, size=4, options={"hidden": hidden})
+    with pytest.raises(InputError, match="hidden"):
+        architecture.build()

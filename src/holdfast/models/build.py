@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from holdfast.contracts import InputError, checked
+from holdfast.contracts import HoldfastError, InputError, checked
 from holdfast.models import hugging_face, timm_models, torchvision_models
 from holdfast.models.attributing import Attributing
 from holdfast.models.card import Card, close_to, refuse_options
@@ -290,7 +290,19 @@ def _normalization(architecture: Architecture, known: dict[str, Any]) -> tuple[A
 
 
 def _made(architecture: Architecture, pretrained: bool) -> nn.Module:
-    """Make the network, as its source does."""
+    """Make the network, and blame its options for what fails: the library's own are sound."""
+    try:
+        return _as_its_source_does(architecture, pretrained)
+    except (HoldfastError, ImportError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if not architecture.options or architecture.source == "code":
+            raise
+        expected = f"values that {architecture.name} takes ({type(error).__name__}: {error})"
+        raise InputError("Architecture.options", repr(architecture.options), expected) from error
+
+
+def _as_its_source_does(architecture: Architecture, pretrained: bool) -> nn.Module:
     name = parse(architecture.name).name
     shared: dict[str, Any] = {
         "classes": architecture.classes,
