@@ -235,3 +235,11 @@ def test_optimizers_and_their_schedule(name, kind):
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([0.1, 0.1, 0.05, 0.01])
+
+
+def test_a_model_that_the_last_step_has_spoiled_is_not_saved(tmp_path):
+    """Its loss was still finite: it was that of the step before."""
+    changes = TINY | {"optimizer": {"name": "sgd", "lr": 1e39}, "trainer": {"max_steps": 1}}
+    with pytest.raises(HoldfastError, match="no finite numbers, and nothing is saved"):
+        train(load_recipe("digits/natural", changes), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import shutil
 import warnings
@@ -33,6 +32,7 @@ from holdfast.training.progress import ProgressBar, quiet_lightning
 from holdfast.training.recipe import OptimizerSettings, Recipe, to_settings
 from holdfast.training.run_folder import CHECKPOINTS, CONFIG, MODEL, Earlier, check_free, earlier
 from holdfast.training.saving import save
+from holdfast.training.trainer import check_trainer, in_our_words, make_trainer
 
 __all__ = ["TrainingModule", "train"]
 
@@ -146,7 +146,7 @@ def train(
         After SIGTERM, when all is saved, with status 143.
     """
     out = Path(out)
-    _check_trainer(recipe.trainer)
+    check_trainer(recipe.trainer)
     with locked(out):
         if not resume:
             check_free(out)
@@ -216,26 +216,25 @@ def _fit(
     if progress:
         callbacks.append(ProgressBar(f"Training {out.name}"))
     with quiet_lightning(), beginning.or_as_it_was():
-        trainer = lightning.Trainer(
+        usual = {"log_every_n_steps": min(10, len(loader)), "num_sanity_val_steps": 0}
+        trainer = make_trainer(
+            usual | recipe.trainer,
             logger=[metrics, *tensorboard(out, begun.steps)],
             callbacks=callbacks,
             plugins=[CheckpointFiles()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            **{
-                "log_every_n_steps": min(10, len(loader)),
-                "num_sanity_val_steps": 0,
-                **recipe.trainer,
-            },
         )
-        trainer.fit(
-            TrainingModule(model, recipe.objective, recipe.optimizer),
-            loader,
-            held_out,
-            ckpt_path=begun.file,
-            weights_only=True,
-        )
+        with in_our_words(recipe.trainer):
+            trainer.fit(
+                TrainingModule(model, recipe.objective, recipe.optimizer),
+                loader,
+                held_out,
+                ckpt_path=begun.file,
+                weights_only=True,
+            )
+    _check_finite(model)
     if trainer.is_global_zero:
         run.keep(model, MODEL)
 
@@ -284,6 +283,16 @@ class _Best(Callback):
         self.accuracy = state["accuracy"]
 
 
+def _check_finite(model: nn.Module) -> None:
+    """Refuse to save what the last step may have spoiled: its loss was that of the step before."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise HoldfastError(
+                f"training left {name} with values that are no finite numbers, and nothing is "
+                "saved; a smaller learning rate usually helps"
+            )
+
+
 def _preprocessing(recipe: Recipe, data: ImageDataset) -> Preprocessing:
     """Say how photographs become images like those that were trained on."""
     wanted, (channels, height, width) = recipe.data, data.shape
@@ -298,17 +307,6 @@ def _preprocessing(recipe: Recipe, data: ImageDataset) -> Preprocessing:
         mean=recipe.model.mean,
         std=recipe.model.std,
     )
-
-
-def _check_trainer(settings: dict[str, Any]) -> None:
-    ours = {"logger", "callbacks", "plugins", "enable_checkpointing"}
-    ours |= {"enable_progress_bar", "enable_model_summary"}
-    known = set(inspect.signature(lightning.Trainer).parameters) - ours
-    unknown = sorted(set(settings) - known - {"log_every_n_steps"})
-    if unknown:
-        raise HoldfastError(f"trainer: Lightning's Trainer has no setting {', '.join(unknown)}")
-    if not settings.keys() & {"max_epochs", "max_steps", "max_time"}:
-        raise HoldfastError("trainer: give max_epochs, max_steps or max_time")
 
 
 def _check_fit(model: nn.Module, data: ImageDataset, name: str) -> None:
