@@ -237,9 +237,24 @@ def test_optimizers_and_their_schedule(name, kind):
     assert rates == pytest.approx([0.1, 0.1, 0.05, 0.01])
 
 
+@dataclass(frozen=True)
+class Spoiling:
+    """An objective whose loss is 0, and whose gradient is no number."""
+
+    def __call__(self, model, batch):
+        return {"loss": (model(batch["images"]) * 0).abs().sum().sqrt()}
+
+
 def test_a_model_that_the_last_step_has_spoiled_is_not_saved(tmp_path):
     """Its loss was still finite: it was that of the step before."""
-    changes = TINY | {"optimizer": {"name": "sgd", "lr": 1e39}, "trainer": {"max_steps": 1}}
+    recipe = load_recipe("digits/natural", TINY | {"trainer": {"max_steps": 1}})
     with pytest.raises(HoldfastError, match="no finite numbers, and nothing is saved"):
-        train(load_recipe("digits/natural", changes), tmp_path / "run", progress=False)
+        train(replace(recipe, objective=Spoiling()), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "schedule"])
+@pytest.mark.parametrize("value", [1e39, float("inf"), float("nan"), -1.0])
+def test_rates_are_numbers_that_weights_can_hold(name, value):
+    with pytest.raises(HoldfastError, match=f"OptimizerSettings.{name}"):
+        OptimizerSettings(**{name: {5: value} if name == "schedule" else value})

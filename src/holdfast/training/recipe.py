@@ -46,6 +46,10 @@ __all__ = [
 ]
 
 
+_LARGEST = 3.4028e38
+"""Of float32."""
+
+
 @dataclass(frozen=True)
 @checked
 class OptimizerSettings:
@@ -89,9 +93,13 @@ class OptimizerSettings:
         if self.nesterov and not self.momentum:
             raise InputError("OptimizerSettings.nesterov", True, "False where momentum is 0")
         for start, rate in self.schedule.items():
-            if start < 0 or rate < 0:
+            if start < 0 or not 0 <= rate <= _LARGEST:
                 expected = "rates of at least 0, from epochs or steps of at least 0 on"
                 raise InputError("OptimizerSettings.schedule", f"{start}: {rate}", expected)
+        for name in ("lr", "momentum", "weight_decay"):
+            if getattr(self, name) > _LARGEST:
+                expected = f"a number of at most {_LARGEST:.2g}, as weights can hold"
+                raise InputError(f"OptimizerSettings.{name}", getattr(self, name), expected)
 
     def rate_at(self, count: int) -> float:
         """Return the learning rate from epoch or step ``count`` on."""
