@@ -4,13 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test harness hostile lint clean
+.PHONY: demo test test-lowest harness hostile lint clean
 
 demo: $(READY)
 	$(BIN)/holdfast demo --out runs/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not harness"
+
+# The lowest versions that pyproject.toml allows, where other versions of libraries could matter.
+LOWEST := tests/contracts tests/data tests/training tests/cli tests/report \
+	tests/attributions/test_captum_bridge.py tests/adversarial/corruptions \
+	tests/models/test_timm_models.py tests/models/test_hugging_face.py tests/metrics/test_rank.py
+
+test-lowest: $(VENV)-lowest/.installed
+	$(VENV)-lowest/bin/python -m pytest -n 2 -m "not harness and not slow" $(LOWEST)
+
+$(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+		--editable '.[dev]'
+	touch $@
 
 # Long checks over whole families: every architecture, every kind of model.
 harness: $(READY)
@@ -32,4 +46,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
