@@ -1,4 +1,5 @@
 import dataclasses
+import multiprocessing
 import os
 import re
 import shutil
@@ -113,7 +114,7 @@ def test_goes_on_with_another_number_of_processes(digits_model, alone_made, tmp_
     assert records.equals(alone_made[0])
     assert contents(tmp_path) == contents(alone_made[1])
     assert "Auditing digits" in (shown := capsys.readouterr().out)
-    assert "100%" in shown
+    assert "3 of 3 shards" in shown
 
 
 @pytest.mark.slow
@@ -123,7 +124,7 @@ def test_a_process_that_dies_ends_all(digits_model, tmp_path):
         audited = pool.submit(
             audit_on, 2, endless, partial(load, digits_model), DATA, tmp_path, progress=False
         )
-        while not (tmp_path / "settings.yaml").exists():
+        while len(active_children()) < 2:
             assert not audited.done()
             time.sleep(0.05)
         first, second = sorted(active_children(), key=lambda process: process.pid)
@@ -143,15 +144,48 @@ def test_an_error_in_a_process_is_the_callers(digits_model, tmp_path):
     with pytest.raises(HoldfastError) as ours:
         load(tmp_path / "none")
     assert str(theirs.value) == str(ours.value)
-    with pytest.raises(HoldfastError, match="process [01] of 2 failed, as it says above"):
-        audit(partial(int, "no model"))
     assert not contents(tmp_path)
+
+
+def fails_elsewhere(load, error):
+    """Load in the process of the tests, and fail in others."""
+    if multiprocessing.parent_process() is None:
+        return load()
+    raise error
+
+
+@pytest.mark.slow
+def test_an_error_in_a_worker_alone_is_the_callers_too(digits_model, tmp_path):
+    def failing(error):
+        model = partial(fails_elsewhere, partial(load, digits_model), error)
+        return audit_on(2, AUDIT, model, DATA, tmp_path, progress=False)
+
+    with pytest.raises(InputError) as caught:
+        failing(InputError("mine", 1, "another"))
+    assert (caught.value.argument, caught.value.came, caught.value.expected) == (
+        "mine",
+        1,
+        "another",
+    )
+    with pytest.raises(HoldfastError, match=r"process [01] of 2 failed \(KeyError: 'mine'\); the"):
+        failing(KeyError("mine"))
+    assert not active_children()
+    assert not (tmp_path / ".lock").exists()
 
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_refuses_no_devices(number, digits_model, tmp_path):
     with pytest.raises(InputError, match=f"devices: expected at least 1, got {number}"):
         audit_on(number, AUDIT, partial(load, digits_model), DATA, tmp_path)
+
+
+@pytest.mark.parametrize("number", [4 * os.cpu_count() + 1, 99999999999])
+def test_refuses_more_processes_than_the_machine_bears(number, digits_model, tmp_path):
+    with pytest.raises(
+        InputError, match=f"devices: expected at most .* processors here, got {number}"
+    ):
+        audit_on(number, AUDIT, partial(load, digits_model), DATA, tmp_path)
+    assert not contents(tmp_path)
 
 
 def test_refuses_more_devices_than_gpus(digits_model, tmp_path, monkeypatch):
@@ -169,14 +203,15 @@ def test_refuses_what_cannot_be_sent(argument, digits_model, tmp_path):
         audit_on(2, AUDIT, **{**given, argument: lambda: None}, out=tmp_path)
 
 
-def test_warns_when_threads_crowd(digits_model, tmp_path):
+def test_warns_when_threads_crowd(digits_model, tmp_path, monkeypatch):
     nothing = partial(ImageData("no/such/folder").load, "test")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     torch.set_num_threads(2)
-    with pytest.warns(UserWarning, match="processes with 2 threads"), pytest.raises(InputError):
-        audit_on(1000, AUDIT, partial(load, digits_model), nothing, tmp_path)
+    with pytest.warns(UserWarning, match="2 processes with 2 threads"), pytest.raises(InputError):
+        audit_on(2, AUDIT, partial(load, digits_model), nothing, tmp_path)
     torch.set_num_threads(1)
     with warnings.catch_warnings(action="error"), pytest.raises(InputError):
-        audit_on(1000, AUDIT, partial(load, digits_model), nothing, tmp_path)
+        audit_on(2, AUDIT, partial(load, digits_model), nothing, tmp_path)
 
 
 def test_models_within_the_audit_come_to_the_device_and_the_callers_stay():
@@ -201,7 +236,7 @@ def test_torchrun_starts_the_processes(digits_model, alone_made, tmp_path):
         timeout=180,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("100%") == 1
+    assert done.stdout.count("3 of 3 shards") == 1
     rows = [int((tmp_path / "audit" / f"rows-{rank}").read_text()) for rank in (0, 1)]
     for rank in (0, 1):
         (tmp_path / "audit" / f"rows-{rank}").unlink()

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import os
 import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from multiprocessing import get_context, parent_process
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import torch
-from rich.progress import Progress
 from torch import distributed, nn
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
 from holdfast.audit.battery import Audit
+from holdfast.audit.running import Running
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.data import ImageDataset
+from holdfast.files import locked
+from holdfast.parts import part_file
 
 __all__ = ["audit_on"]
+
+# What it says of stopping processes is said in the error.
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
 
 
 def audit_on(
@@ -63,7 +72,7 @@ def audit_on(
     out : str or Path
         The folder for records, settings and gallery.
     progress : bool
-        Show one progress bar for all processes.
+        Show one progress bar for all processes; where there is no terminal, a line now and then.
 
     Returns
     -------
@@ -74,11 +83,11 @@ def audit_on(
     Raises
     ------
     InputError
-        If ``devices`` is below 1 or above the number of GPUs, or something cannot be sent to
-        another process.
+        If ``devices`` is below 1, above the number of GPUs or, where there is none, above four
+        times the number of processors; or something cannot be sent to another process.
     HoldfastError
         If a process fails: the other ones are stopped, and if it was with an error of Holdfast's
-        own, this very error is raised.
+        own, this very error is raised. If another audit works in the folder.
 
     Examples
     --------
@@ -101,14 +110,17 @@ def audit_on(
     _check(devices)
     given = {"audit": audit, "load_model": load_model, "load_data": load_data}
     sent = [_pickled(*item) for item in given.items()] if devices > 1 else []
-    data = load_data()
-    if devices > 1:
-        with _bar(audit, data, out, progress):
-            _share(devices, sent, out)
-    device = _device(0)
-    model, audit = load_model().to(device), _placed(audit, device)
-    # What several processes leave to be done is the gallery.
-    return audit.finish(model, data, out) if sent else audit(model, data, out, progress=progress)
+    data, device = load_data(), _device(0)
+    running = Running(_placed(audit, device), load_model().to(device), data, out)
+    devices = min(devices, running.count)
+    with locked(out):
+        running.begin()
+        with running.shown(progress):
+            if devices > 1:
+                _share(devices, sent, out, running.digests)
+            else:
+                running.share()
+        return running.finish(progress)
 
 
 def _check(devices: int) -> None:
@@ -117,6 +129,9 @@ def _check(devices: int) -> None:
     gpus, threads, cores = torch.cuda.device_count(), torch.get_num_threads(), os.cpu_count() or 1
     if gpus and devices > gpus:
         raise InputError("devices", devices, f"at most {gpus}, the number of GPUs here")
+    if not gpus and devices > 4 * cores:
+        expected = f"at most {4 * cores}, four times the number of processors here"
+        raise InputError("devices", devices, expected)
     if not gpus and devices > 1 and threads > 1 and devices * threads > cores:
         warnings.warn(
             f"{devices} processes with {threads} threads each get in each other's way on {cores} "
@@ -161,37 +176,38 @@ def _move(part: object, device: torch.device) -> None:
 # --- processes of our own ------------------------------------------------------------------------
 
 
-def _share(devices: int, sent: list[bytes], out: Path) -> None:
+def _share(devices: int, sent: list[bytes], out: Path, digests: Mapping[str, str]) -> None:
     """Start a process a device and wait until all shards are done, or one process has failed."""
-    context = get_context("spawn")  # CUDA does not outlive a fork
-    heard, told = context.Pipe(duplex=False)
-    given = (devices, torch.get_num_threads(), sent, out, told)
-    workers: list[BaseProcess] = [
-        context.Process(target=_work, args=(rank, *given)) for rank in range(devices)
-    ]
+    told: SimpleQueue[HoldfastError] = get_context("spawn").SimpleQueue()
+    given = (devices, torch.get_num_threads(), sent, out, digests, told)
+    # CUDA does not outlive a fork.
+    context = start_processes(_work, given, devices, False, daemon=True, start_method="spawn")
     try:
-        for worker in workers:
-            worker.start()
-        running = dict(enumerate(workers))
-        while running:
-            wait([worker.sentinel for worker in running.values()])
-            for rank, worker in list(running.items()):
-                if worker.exitcode is not None:
-                    del running[rank]
-                if worker.exitcode:
-                    raise _failure(rank, devices, worker.exitcode, heard)
+        while not context.join():
+            pass
+    except ProcessExitedException as error:
+        if not told.empty():
+            raise told.get() from None
+        how = f"signal {-error.exit_code}" if error.exit_code < 0 else f"status {error.exit_code}"
+        raise _failure(f"{error.error_index} of {devices} was ended by {how}") from None
+    except ProcessRaisedException as error:
+        reason = str(error).rstrip().splitlines()[-1]
+        raise _failure(f"{error.error_index} of {devices} failed ({reason})") from error
     finally:
         # After Ctrl-C too, nobody works on behind the caller's back.
-        for worker in workers:
-            if worker.is_alive():
-                worker.kill()
-        for worker in workers:
-            if worker.pid is not None:
-                worker.join()
+        for worker in context.processes:
+            worker.kill()
+            worker.join()
 
 
 def _work(
-    rank: int, world: int, threads: int, sent: list[bytes], out: Path, told: Connection
+    rank: int,
+    world: int,
+    threads: int,
+    sent: list[bytes],
+    out: Path,
+    digests: Mapping[str, str],
+    told: SimpleQueue[HoldfastError],
 ) -> None:
     """Do one process's share of the shards."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
@@ -200,13 +216,13 @@ def _work(
     try:
         audit, load_model, load_data = map(pickle.loads, sent)
         device = _device(rank)
-        model, audit = load_model().to(device), _placed(audit, device)
-        audit(model, load_data(), out, progress=False, rank=rank, world=world)
+        model = load_model().to(device)
+        running = Running(_placed(audit, device), model, load_data(), out, digests)
+        running.claim()
+        running.share(rank, world)
     except HoldfastError as error:
-        told.send(error)
+        told.put(error)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:  # the parent has it too, and says so
-        raise SystemExit(130) from None
 
 
 def _end_with_the_parent() -> None:
@@ -217,15 +233,10 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def _failure(rank: int, world: int, status: int, heard: Connection) -> HoldfastError:
-    if heard.poll():
-        error = heard.recv()
-        assert isinstance(error, HoldfastError)
-        return error
-    how = f"was ended by signal {-status}" if status < 0 else "failed, as it says above"
+def _failure(what: str) -> HoldfastError:
     return HoldfastError(
-        f"process {rank} of {world} {how}; the others were stopped. Finished shards are kept, and "
-        "the same call goes on from there"
+        f"process {what}; the others were stopped. Finished shards are kept, and the same call "
+        "goes on from there"
     )
 
 
@@ -247,67 +258,39 @@ def _as_one_of_many(
 ) -> pa.Table:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = _device(int(os.environ.get("LOCAL_RANK", rank)))
-    model, audit = load_model().to(device), _placed(audit, device)
-    data = load_data()
+    running = Running(_placed(audit, device), load_model().to(device), load_data(), out)
     ours = not distributed.is_initialized()
     if ours:
         distributed.init_process_group("gloo")
     try:
         everybody: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE)
-        with _bar(audit, data, out, progress and rank == 0):
-            records = audit(model, data, out, progress=False, rank=rank, world=world)
-            try:
-                distributed.barrier(everybody)
-            except RuntimeError as error:
-                raise HoldfastError("another process of this audit has failed") from error
-        if rank != 0:
-            return records
-        _wait_for_parts(out, _shards(audit, data))
-        return audit.finish(model, data, out)
+        with locked(out):  # the first of them holds it for all
+            if rank == 0:
+                running.begin()
+            _meet(everybody)
+            if rank != 0:
+                _wait_for(out, ["settings.yaml"])
+                running.claim()
+            with running.shown(progress and rank == 0):
+                records = running.share(rank, world)
+                _meet(everybody)
+            if rank != 0:
+                return records
+            _wait_for(out, [part_file(out, number).name for number in range(running.count)])
+            return running.finish(progress)
     finally:
         if ours:
             distributed.destroy_process_group()
 
 
-def _wait_for_parts(out: Path, count: int) -> None:
+def _meet(everybody: Any) -> None:
+    try:
+        distributed.barrier(everybody)
+    except RuntimeError as error:
+        raise HoldfastError("another process of this audit has failed") from error
+
+
+def _wait_for(out: Path, names: list[str]) -> None:
     latest = time.monotonic() + _FOLDER_LAG
-    while _finished(out) < count and time.monotonic() < latest:
+    while not all((out / name).exists() for name in names) and time.monotonic() < latest:
         time.sleep(1.0)
-
-
-# --- progress ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _bar(audit: Audit, data: ImageDataset, out: Path, shown: bool) -> Iterator[None]:
-    """Show how many shards are there, whoever has written them."""
-    if not shown:
-        yield
-        return
-    # The time left is judged by the last hour: a shard may take minutes.
-    with Progress(speed_estimate_period=3600.0) as bar:
-        task = bar.add_task(
-            f"Auditing {data.name}", total=_shards(audit, data), completed=_finished(out)
-        )
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.wait(0.5):
-                bar.update(task, completed=_finished(out))
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join()
-            bar.update(task, completed=_finished(out))
-
-
-def _shards(audit: Audit, data: ImageDataset) -> int:
-    return -(-len(data) // audit.shard)
-
-
-def _finished(out: Path) -> int:
-    return sum(1 for _ in out.glob("part-*.parquet"))

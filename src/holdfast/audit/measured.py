@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial.accuracy import right as is_right
 from holdfast.adversarial.slope import MOSTLY
+from holdfast.audit.map_checks import similarities
 from holdfast.audit.measures import spread
 from holdfast.audit.yardsticks import Yardsticks, distance, searched, without_direction
 from holdfast.contracts import Attack, Manipulation
@@ -71,14 +72,19 @@ def after_attack(
     return measures
 
 
-def after_manipulation(manipulation: Manipulation, yardsticks: Yardsticks) -> dict[str, Tensor]:
+def after_manipulation(
+    manipulation: Manipulation, yardsticks: Yardsticks
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Attack the explanations of the images of yardsticks, and measure what became of it.
 
     Returns
     -------
-    dict of str to Tensor
+    measures : dict of str to Tensor
         ``preserved``; where a perturbation kept the label, the similarities of maps; ``moved``,
         ``no_direction``, and the yardsticks; ``(N,)``, NaN where an image has no value.
+    outcome : dict of str to Tensor
+        ``before``, the maps; ``images`` and ``maps`` after the attack: what was measured,
+        ``(N, C, H, W)``.
 
     Examples
     --------
@@ -86,16 +92,20 @@ def after_manipulation(manipulation: Manipulation, yardsticks: Yardsticks) -> di
     >>> from holdfast.manipulation import RandomSign
     >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(2, 1, 2, 2)
     >>> yardsticks = Yardsticks(model, images, model(images).argmax(1), k=1)
-    >>> after_manipulation(RandomSign(Gradient(), eps=0.0), yardsticks)["kendall_tau"].tolist()
+    >>> measures, _ = after_manipulation(RandomSign(Gradient(), eps=0.0), yardsticks)
+    >>> measures["kendall_tau"].tolist()
     [1.0, 1.0]
     """
     images = yardsticks.images
     found = manipulation(yardsticks.model, images, yardsticks.labels)
     kept, moved = found.preserved, distance(images, found.images)
     measures: dict[str, Tensor] = {"preserved": kept.double()}
+    before = yardsticks.maps(manipulation.attribution)
+    after = before.clone()
     if kept.any():
-        compared = yardsticks.compare(manipulation.attribution, found.images[kept], kept)
-        measures |= spread(compared, kept)
+        after[kept] = yardsticks.maps_after(manipulation.attribution, found.images[kept], kept)
+        measures |= spread(similarities(before[kept], after[kept], yardsticks.k), kept)
     measures |= {"moved": moved, "no_direction": found.stuck, **yardsticks(manipulation)}
     blind = kept & without_direction(found.stuck, moved)
-    return measures | yardsticks.search(manipulation, blind)
+    outcome = {"before": before, "images": found.images, "maps": after}
+    return measures | yardsticks.search(manipulation, blind), outcome

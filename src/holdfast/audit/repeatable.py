@@ -1,13 +1,15 @@
-"""What makes an audit repeatable: draws seeded by the shard, and models known by their weights."""
+"""What makes an audit repeatable: draws that are seeded, and models known by their weights."""
 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +20,8 @@ __all__ = ["device_of", "fingerprint", "provenance", "seeded"]
 def seeded(seed: int, shard: int) -> Iterator[None]:
     """Draw from generators seeded by the shard, and leave the caller's as they were.
 
+    Those of torch, NumPy and Python.
+
     Examples
     --------
     >>> with seeded(0, shard=3):
@@ -27,9 +31,17 @@ def seeded(seed: int, shard: int) -> Iterator[None]:
     True
     """
     # Named one by one, as without names torch warns where there are several.
+    theirs = random.getstate(), np.random.get_state()
+    number = seed * 1_000_003 + shard
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed * 1_000_003 + shard)
-        yield
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(theirs[0])
+            np.random.set_state(theirs[1])
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -43,7 +55,10 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        if not isinstance(tensor, torch.Tensor):  # the extra state of a module
+            digest.update(repr(tensor).encode())
+            continue
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

@@ -18,10 +18,11 @@ from holdfast.adversarial import Square
 from holdfast.adversarial.slope import MOSTLY
 from holdfast.audit.map_checks import similarities
 from holdfast.audit.measures import spread
+from holdfast.audit.repeatable import seeded
 from holdfast.contracts import Attack, Attribution, HoldfastError, Manipulation, same_draws
 from holdfast.manipulation import RandomSearch, RandomSign
 
-__all__ = ["Yardsticks", "distance", "searched", "without_direction"]
+__all__ = ["Yardsticks", "distance", "equal", "searched", "without_direction"]
 
 DRAWS = 4
 """Random signs tried for each image; the draw that lowers τ the most counts."""
@@ -70,20 +71,19 @@ class Yardsticks:
     def maps(self, attribution: Attribution) -> Float[Tensor, "n c h w"]:
         """Return the maps of the images as they are."""
         return self._once(
-            attribution, "maps", lambda: attribution(self.model, self.images, self.labels)
+            attribution, "maps", lambda: attribution(self.model, self.images, self.labels).detach()
         )
 
-    def compare(
+    def maps_after(
         self,
         attribution: Attribution,
         perturbed: Float[Tensor, "m c h w"],
         chosen: Bool[Tensor, " n"],
-    ) -> dict[str, Float64[Tensor, " m"]]:
-        """Compare the maps of the chosen images with those after a perturbation of each."""
-        originals, labels = self.images[chosen], self.labels[chosen]
-        with same_draws(originals, perturbed):
-            after = attribution(self.model, perturbed, labels)
-        return similarities(self.maps(attribution)[chosen], after, self.k)
+    ) -> Float[Tensor, "m c h w"]:
+        """Return the maps of the chosen images after a perturbation of each."""
+        with same_draws(self.images[chosen], perturbed):
+            maps: Tensor = attribution(self.model, perturbed, self.labels[chosen])
+        return maps.detach()
 
     def __call__(self, manipulation: Manipulation) -> dict[str, Float64[Tensor, " n"]]:
         """Measure what chance does to the maps that a manipulation attacks.
@@ -139,17 +139,21 @@ class Yardsticks:
         if not kept.any():
             nothing = torch.full(kept.shape, torch.nan, dtype=torch.float64, device=kept.device)
             return dict.fromkeys(_MEASURES, nothing)
-        measures = self.compare(manipulation.attribution, found.images[found.preserved], kept)
-        return spread(measures, kept)
+        attribution = manipulation.attribution
+        after = self.maps_after(attribution, found.images[found.preserved], kept)
+        return spread(similarities(self.maps(attribution)[kept], after, self.k), kept)
 
     def _once(self, attribution: Attribution, what: Any, make: Callable[[], Any]) -> Any:
         """Look up what has been made of an attribution, or one equal to it; else make it."""
-        made = next((made for one, made in self._made if _equal(one, attribution)), None)
+        made = next((made for one, made in self._made if equal(one, attribution)), None)
         if made is None:
             made = {}
             self._made.append((attribution, made))
         if what not in made:
-            made[what] = make()
+            # In draws of its own, so that it does not matter who asks first: a shard that is gone
+            # on with asks later than one that was not interrupted.
+            with seeded(0, -4):
+                made[what] = make()
         return made[what]
 
 
@@ -213,7 +217,8 @@ def distance(
 _MEASURES = ("top_k_intersection", "kendall_tau", "spearman_rho")
 
 
-def _equal(one: object, other: object) -> bool:
+def equal(one: object, other: object) -> bool:
+    """Tell whether two methods are the same."""
     if one is other:
         return True
     try:
