@@ -217,3 +217,11 @@ class TestWholeFolder:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
             ["out", alive.name, other.name]
         )
+
+
+def test_a_pipe_or_a_device_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(HoldfastError, match="no file"), whole(place) as unfinished:
+            unfinished.write_text("x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

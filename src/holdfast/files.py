@@ -63,6 +63,8 @@ def whole(file: Path) -> Iterator[Path]:
     here = f".{file.name}.{platform.node()}"
     unfinished = file.with_name(f"{here}.{os.getpid()}")
     with _plain_refusal(file):
+        if file.exists() and not file.is_file():  # a folder, or a device that a file would replace
+            raise HoldfastError(f"{file} is there and no file; choose another name")
         file.parent.mkdir(parents=True, exist_ok=True)
         for left in file.parent.glob(f"{glob.escape(here)}.*"):
             if not _runs(left.suffix[1:]):

@@ -5,10 +5,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from holdfast import plain_yaml
 from holdfast.contracts import InputError
-from holdfast.report import AuditedRun, table, write_report
+from holdfast.report import AuditedRun, read_run, table, write_report
 
 CHECK = "top_k/integrated_gradients"
 VOID = {"meta", "link", "img", "br", "wbr"}
@@ -288,3 +291,29 @@ def test_an_audit_like_the_first_is_not_told_twice(four_runs, tmp_path):
     assert shown.count("shared:") == 1
     assert shown.count("eps: 0.1") > 2
     assert "&id" not in shown
+
+
+EVIL = """"><img src=x onerror="document.title='x'"><script>document.title='x'</script>"""
+
+
+def test_names_of_others_are_text(make_run, tmp_path):
+    """Of classes, checks, models, settings and findings; without the policy of the page, too."""
+    path = make_run().path
+    gallery = path / "audit" / "gallery.safetensors"
+    names = [f"{EVIL}{n}" for n in range(9)] + ["javascript:alert(1)"]
+    save_file(load_file(gallery), gallery, {"classes": json.dumps(names)})
+    for part in (path / "audit").glob("part-*.parquet"):
+        table = pq.ParquetFile(part).read()
+        columns = table.to_pydict()
+        columns["check"] = [EVIL if check == "pgd" else check for check in columns["check"]]
+        pq.write_table(pa.table(columns, table.schema), part)
+    (path / "audit" / "fitness.yaml").write_text(plain_yaml.dump({"findings": [EVIL]}))
+    (path / "config.yaml").write_text(plain_yaml.dump({"model": {EVIL: EVIL}}))
+    run = read_run(path, name=EVIL)
+    text = write_report([run], tmp_path / "page.html", title=EVIL).read_text()
+    assert "&lt;script&gt;" in text
+    elements = Page(text).elements
+    assert not any(tag == "script" for tag, _ in elements)
+    attributes = [pair for _, attributes in elements for pair in attributes.items()]
+    assert not any(name.startswith("on") for name, _ in attributes)
+    assert not any((value or "").startswith("javascript:") for _, value in attributes)
