@@ -73,3 +73,13 @@ def test_no_settings(make_run, make_whole_run):
     odd = dataclasses.replace(make_whole_run(), settings={"attacks": ["pgd"]})
     assert families([odd], "attacks") == ()
     assert folded([odd]) == frozenset()
+
+
+def test_settings_of_any_kind_are_no_fault(make_whole_run):
+    run = make_whole_run()
+    odd = {1: 2, "a": [3, {"b": None}]}
+    attacks = {"pgd_2": pgd(0.1, odd=odd), "pgd_4": pgd(0.2, odd=odd), "pgd_8": pgd(float("inf"))}
+    (eps,) = families([with_attacks(run, **attacks)], "attacks")
+    assert eps.members["art"] == {0.1: "pgd_2", 0.2: "pgd_4"}
+    for settings in (7, None, [], {"pgd_2": 7}, {"pgd_2": {"init_args": [1]}}):
+        assert families([dataclasses.replace(run, settings={"attacks": settings})], "attacks") == ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -103,8 +103,17 @@ def _described(run: AuditedRun, kind: Kind) -> Iterator[tuple[str, str, float, s
             value = arguments.get(setting)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 rest = {k: v for k, v in arguments.items() if k not in (setting, *along)}
-                told = json.dumps([settings.get("class_path"), rest], sort_keys=True, default=str)
-                yield check, setting, float(value), told
+                if math.isfinite(value):
+                    yield check, setting, float(value), _told([settings.get("class_path"), rest])
+
+
+def _told(settings: object) -> str:
+    """Write settings down, whatever the order of their names, which may be numbers, too."""
+    if isinstance(settings, Mapping):
+        return f"{{{sorted(f'{key!r}: {_told(value)}' for key, value in settings.items())}}}"
+    if isinstance(settings, list | tuple):
+        return f"[{', '.join(map(_told, settings))}]"
+    return repr(settings)
 
 
 def _main(setting: str, members: Mapping[str, Mapping[float, str]]) -> str:
