@@ -461,3 +461,31 @@ def test_a_bad_name_is_said_in_one_line(arguments, says, colour_run, capsys, mon
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert says in captured.err
+
+
+def test_show_a_folder_of_images(in_tmp, capsys):
+    for name in ("Training/2", "Training/10", "Testing/10"):
+        (in_tmp / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 8), "red").save(in_tmp / "pets" / name / "1.png")
+    assert run("data", "show", "pets", "--out", "new/sheet.png") == 0
+    printed = capsys.readouterr().out
+    assert "train: 2 images, all 8×9 (height × width)" in printed
+    assert "0  2   train 1, test 0\n      1  10  train 1, test 1" in printed
+    assert Image.open(in_tmp / "new/sheet.png").format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere/at/all"], "expected a folder or file that exists, got 'nowhere/at/all'"),
+        (["pandas"], "by this name nothing is sought on the hub"),
+        (["digits", "--out", "sheet.txt"], "its name has to end in .png"),
+        (["digits", "--data.box_format", "coco"], "data.box_format"),
+        (["digits", "--data.box", "xywh"], "data.box"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(in_tmp, capsys, arguments, message):
+    assert run("data", "show", *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -11,7 +11,7 @@ __all__ = ["data"]
 
 
 def data(arguments: list[str]) -> None:
-    """Bring a published data set into Holdfast's format: data import LAYOUT SOURCE DESTINATION."""
+    """Look at a data set, or bring a published one into Holdfast's format."""
     action, *rest = arguments or ["--help"]
     if action in ("-h", "--help"):
         print("usage: holdfast data ACTION …\n")
@@ -22,7 +22,7 @@ def data(arguments: list[str]) -> None:
         _ACTIONS[action](rest)
     else:
         known = ", ".join(_ACTIONS)
-        raise HoldfastError(f"data has no action {action!r}; there is {known}")
+        raise HoldfastError(f"data has no action {action!r}; there are {known}")
 
 
 def import_(arguments: list[str]) -> None:
@@ -44,4 +44,31 @@ def import_(arguments: list[str]) -> None:
     print(import_layout(options.layout, options.source, options.destination, options.skip_broken))
 
 
-_ACTIONS: dict[str, Callable[[list[str]], None]] = {"import": import_}
+def show(arguments: list[str]) -> None:
+    """Say what a folder, a file or a name holds: splits, classes in order, counts, sizes, boxes."""
+    parser = make_parser("data show", show, "--data.box_format xywh")
+    parser.add_argument("path", type=str, help="A folder, a file of Parquet, digits or a hub name.")
+    parser.add_argument("--out", type=str, help="A PNG file to draw some images of each class in.")
+    asked = split(parser, arguments, groups=("data",))
+    if asked is None:
+        return
+    options, overrides = asked
+
+    from pathlib import Path
+
+    from holdfast.data import ImageData, contact_sheet, describe
+    from holdfast.files import whole
+    from holdfast.training.recipe import build, overlay, part_of
+
+    if options.out is not None and not options.out.lower().endswith(".png"):
+        raise HoldfastError(f"--out is {options.out}; its name has to end in .png")
+    settings = part_of(overlay({}, overrides), "data") | {"path": options.path}
+    chosen = build(ImageData, settings, "data")
+    print(describe(chosen))
+    if options.out is not None:
+        with whole(Path(options.out)) as unfinished:
+            contact_sheet(chosen).save(unfinished, "PNG")
+        print(f"\nSome of the images are in {options.out}.")
+
+
+_ACTIONS: dict[str, Callable[[list[str]], None]] = {"import": import_, "show": show}

@@ -24,7 +24,7 @@ from torch import Tensor
 from holdfast.contracts import HoldfastError, InputError, chunks
 from holdfast.data.framing import Framing
 
-__all__ = ["DecodedImages", "EncodedImages", "open_image", "read_files"]
+__all__ = ["DecodedImages", "EncodedImages", "image_header", "open_image", "read_files"]
 
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
 _FORMATS = (
@@ -41,6 +41,8 @@ _FORMATS = (
     "TIFF",
     "WEBP",
 )
+_LYING = (5, 6, 7, 8)
+"""The orientations, as cameras write them, that height and width change places by."""
 _LARGE = 96 * 96
 """From so many pixels on, decoding one image outweighs what threads cost."""
 
@@ -273,19 +275,49 @@ def open_image(encoded: dict[str, Any] | None, row: int, noun: str = "image") ->
     """
     if not encoded or (encoded["bytes"] is None and not encoded["path"]):
         raise HoldfastError(f"row {row} of the {noun}s is empty")
-    content = encoded["bytes"]
     try:
-        image: Image.Image
-        if content is None and not os.path.isfile(encoded["path"]):
-            raise FileNotFoundError("there is no such file")  # nor a pipe, which would never end
-        source = encoded["path"] if content is None else BytesIO(content)
-        image = Image.open(source, formats=_formats())
+        image = _opened(encoded)
         image.load()
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)
         return _eight_bits(_on_white(image) if noun == "image" else image)
     except Exception as error:  # a broken file makes Pillow fail in any way at all
         raise HoldfastError(f"{_place(encoded, row, noun)} cannot be read: {error}") from error
+
+
+def image_header(encoded: dict[str, Any] | None, row: int) -> tuple[tuple[int, int], str]:
+    """Read the head of an image: height and width, and "grey", "colour" or "transparent".
+
+    Raises
+    ------
+    HoldfastError
+        If there is none, or it cannot be read; names the row, and the file if there is one.
+
+    Examples
+    --------
+    >>> buffer = BytesIO()
+    >>> Image.new("RGB", (9, 8)).save(buffer, "PNG")
+    >>> image_header({"bytes": buffer.getvalue(), "path": None}, row=0)
+    ((8, 9), 'colour')
+    """
+    if not encoded or (encoded["bytes"] is None and not encoded["path"]):
+        raise HoldfastError(f"row {row} of the images is empty")
+    try:
+        with _opened(encoded) as image:
+            height, width = image.height, image.width
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING:
+                height, width = width, height
+            grey = "grey" if image.mode in _GREY else "colour"
+            return (height, width), "transparent" if image.has_transparency_data else grey
+    except Exception as error:  # a broken file makes Pillow fail in any way at all
+        raise HoldfastError(f"{_place(encoded, row)} cannot be read: {error}") from error
+
+
+def _opened(encoded: dict[str, Any]) -> Image.Image:
+    content, path = encoded["bytes"], encoded["path"]
+    if content is None and not os.path.isfile(path):
+        raise ValueError("there is no such file")  # nor a pipe, which would never end
+    return Image.open(path if content is None else BytesIO(content), formats=_formats())
 
 
 @cache

@@ -32,7 +32,7 @@ from holdfast.data.images import EncodedImages, read_files
 from holdfast.data.labels import class_names, class_synonyms, is_text, read_labels
 from holdfast.data.planes import DecodedPlanes, EncodedPlanes
 from holdfast.data.sampling import balanced, held_out
-from holdfast.data.tables import FOLDER, open_tables
+from holdfast.data.tables import FOLDER, is_unlabelled, open_tables
 from holdfast.preprocessing import Interpolation, Preprocessing
 
 __all__ = ["ImageData", "Split", "as_expected"]
@@ -183,7 +183,7 @@ class ImageData:
         table = tables[self._choose(tables, split)]
         image_column = find_column(table, "image_column", self.image_column, self.path)
         label_column = self._label_column(table)
-        used = (tables[name] for name in dict.fromkeys(self._names(tables).values()))
+        used = self.used(tables).values()
         classes = class_names([t for t in used if label_column in t.column_names], label_column)
         if len(classes) < 2:
             came = f"{self.path!r}, whose images are all of class {', '.join(map(repr, classes))}"
@@ -246,10 +246,11 @@ class ImageData:
         return Framing(sides, self.resize, self.fit or "crop", self.interpolation or "bilinear")
 
     def _label_column(self, table: datasets.Dataset) -> str:
-        if table.info.builder_name == FOLDER and len(table.column_names) == 1:
+        if is_unlabelled(table):
             image = table.data.column("image")[0]["path"].as_py()
             came = f"{image!r}, which lies in no folder of a class"
-            raise InputError("ImageData.path", came, "images in the folders of their classes")
+            expected = "images in folders of their classes, which are their labels"
+            raise InputError("ImageData.path", came, expected)
         return find_column(table, "label_column", self.label_column, self.path)
 
     def tables(self) -> dict[str, datasets.Dataset]:
@@ -277,7 +278,7 @@ class ImageData:
             raise InputError("ImageData.validation", None, "how many images to hold out")
         which = "test_split" if split == "test" else "train_split"
         wanted = getattr(self, which)
-        name = self._names(tables).get(wanted)
+        name = self._name(tables, wanted)
         if name is None:
             expected = f"a split of {self.path}, which has {', '.join(tables)}"
             raise InputError(f"ImageData.{which}", repr(wanted), expected)
@@ -285,14 +286,21 @@ class ImageData:
             raise HoldfastError(f"split {name!r} of {self.path} has no images")
         return name
 
-    def _names(self, tables: dict[str, datasets.Dataset]) -> dict[str, str]:
-        """Which table each of the wanted splits is: of its own name, or of another for the same."""
-        return {
-            wanted: name
-            for wanted in (self.train_split, self.test_split)
-            for name in (split_of(wanted), wanted)
-            if name in tables
-        }
+    def used(self, tables: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+        """Choose the splits that classes are taken from: the one to train on, the one to test on.
+
+        Examples
+        --------
+        >>> data = ImageData("digits", test_split="other")
+        >>> list(data.used(data.tables()))
+        ['train']
+        """
+        wanted = (self._name(tables, split) for split in (self.train_split, self.test_split))
+        return {name: tables[name] for name in wanted if name is not None}
+
+    def _name(self, tables: dict[str, datasets.Dataset], split: str) -> str | None:
+        """Find a split by its own name, or by another for the same."""
+        return next((name for name in (split, split_of(split)) if name in tables), None)
 
     def _rows(self, split: str, labels: Tensor) -> list[int]:
         rows = torch.arange(len(labels))

@@ -26,7 +26,7 @@ from holdfast.data.folders import ImageFiles, image_files, parquet_files
 from holdfast.data.labels import in_order
 from holdfast.files import whole
 
-__all__ = ["FOLDER", "open_tables", "place_of"]
+__all__ = ["FOLDER", "is_unlabelled", "open_tables", "place_of"]
 
 FOLDER = "imagefolder"
 """The ``builder_name`` of a table that was made of a folder of images."""
@@ -96,6 +96,17 @@ def place_of(path: str) -> Path | None:
     # Unlike those of pathlib, these functions never raise, whatever stands in a name.
     place = os.path.expanduser(path)
     return Path(place) if path and os.path.exists(place) else None
+
+
+def is_unlabelled(table: datasets.Dataset) -> bool:
+    """Tell a split of a folder whose images lie in no folders of classes.
+
+    Examples
+    --------
+    >>> is_unlabelled(open_tables("digits")["train"])
+    False
+    """
+    return table.info.builder_name == FOLDER and "label" not in table.column_names
 
 
 def _hub_name(path: str) -> str:
