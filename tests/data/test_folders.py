@@ -198,6 +198,10 @@ def test_a_link_to_nothing_and_what_is_no_file_are_refused(touch: Touch) -> None
     with pytest.raises(InputError, match="2.png, no regular file in"):
         image_files(folder)
     (folder / "train" / "cat" / "2.png").unlink()
+    os.mkfifo(folder / "train.parquet")
+    with pytest.raises(InputError, match=r"train.parquet, no regular file in"):
+        parquet_files(folder)
+    (folder / "train.parquet").unlink()
     (folder / "train" / "dog").symlink_to(folder / "nowhere")
     with pytest.raises(InputError, match="dog, a link to nothing in"):
         image_files(folder)

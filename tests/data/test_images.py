@@ -237,10 +237,10 @@ def test_formats_that_are_read(kind: str) -> None:
 
 def test_formats_that_would_run_a_program_are_not_read(tmp_path: Path) -> None:
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
-    with pytest.raises(HoldfastError, match="image 0 cannot be read: cannot identify image file"):
+    with pytest.raises(HoldfastError, match="image 0 cannot be read: it is of no format that is"):
         open_image({"bytes": script, "path": None}, 0)
     (tmp_path / "1.png").write_bytes(script)
-    with pytest.raises(HoldfastError, match=r"1.png\) cannot be read: cannot identify"):
+    with pytest.raises(HoldfastError, match=r"1.png\) cannot be read: it is of no format"):
         open_image({"bytes": None, "path": str(tmp_path / "1.png")}, 0)
 
 

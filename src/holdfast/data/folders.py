@@ -175,9 +175,9 @@ def _images(folder: Path) -> list[Path]:
     return images
 
 
-def _checked(file: Path) -> Path:
-    if not file.is_file():
-        raise _refusal(file.parent, f"{file.name}, no regular file", "image files")
+def _checked(file: Path, kind: str = "image files") -> Path:
+    if not file.is_file():  # a pipe would never end
+        raise _refusal(file.parent, f"{file.name}, no regular file", kind)
     if _printable(str(file)) != str(file):
         raise _refusal(file.parent, file.name, "names in UTF-8")
     return file
@@ -271,7 +271,7 @@ def _shard(file: Path) -> tuple[str, int, int]:
 
 
 def _parquet(files: list[Path]) -> list[Path]:
-    return [file for file in files if file.suffix.lower() == ".parquet"]
+    return [_checked(file, "Parquet files") for file in files if file.suffix.lower() == ".parquet"]
 
 
 # --- folders on disk ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import datasets
 import numpy as np
 import torch
 from jaxtyping import Integer, UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from holdfast.contracts import HoldfastError, InputError, chunks
@@ -317,7 +317,10 @@ def _opened(encoded: dict[str, Any]) -> Image.Image:
     content, path = encoded["bytes"], encoded["path"]
     if content is None and not os.path.isfile(path):
         raise ValueError("there is no such file")  # nor a pipe, which would never end
-    return Image.open(path if content is None else BytesIO(content), formats=_formats())
+    try:
+        return Image.open(path if content is None else BytesIO(content), formats=_formats())
+    except UnidentifiedImageError:
+        raise ValueError("it is of no format that is read") from None
 
 
 @cache

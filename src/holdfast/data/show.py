@@ -142,7 +142,7 @@ def describe(data: ImageData) -> Description:
     --------
     >>> found = describe(ImageData("digits"))
     >>> found.classes[:3], found.splits["train"].per_class[:3], found.splits["test"].sizes
-    (('0', '1', '2'), (129, 131, 128), {(8, 8): 500})
+    (('0', '1', '2'), (128, 131, 128), {(8, 8): 500})
     """
     tables, column, classes = _open(data)
     first = next(iter(tables.values()))
