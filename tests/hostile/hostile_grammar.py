@@ -802,12 +802,12 @@ def constructed(draw):
 
 
 KINDS = {
-    "command_lines": (lambda sound: command_lines(), 560),
+    "command_lines": (lambda sound: command_lines(), 420),
     "recipes": (lambda sound: recipes(), 300),
-    "runs": (runs, 260),
+    "runs": (runs, 220),
     "weights": (weights, 200),
-    "records": (records, 260),
-    "data": (datasets_as_sent, 200),
+    "records": (records, 240),
+    "data": (datasets_as_sent, 140),
     "layouts": (layouts, 220),
     "python": (lambda sound: constructed(), 500),
 }

@@ -3,6 +3,7 @@
 ``make hostile`` runs all cases; a few of each kind run with the ordinary tests.
 """
 
+from functools import cache
 from itertools import islice
 
 import pytest
@@ -22,12 +23,17 @@ def test_a_few_hostile_inputs(kind, hostile):
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_inputs(kind, part, hostile):
-    strategy, count = KINDS[kind]
-    check(hostile, islice(drawn(strategy(hostile.sound), count), part, None, PARTS))
+    check(hostile, islice(_all(kind, hostile.sound), part, None, PARTS))
 
 
 def test_there_are_enough():
     assert sum(count for _, count in KINDS.values()) >= 2000
+
+
+@cache
+def _all(kind, sound):
+    strategy, count = KINDS[kind]
+    return drawn(strategy(sound), count)
 
 
 def check(hostile, cases):
