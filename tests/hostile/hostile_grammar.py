@@ -371,9 +371,9 @@ def mutated_tree(draw, tree):
         if what == 0:
             del node[key]
         elif what == 1 and isinstance(node, dict):
-            node[draw(st.sampled_from(["bogus", "class_path", "base", "", "é", 3]))] = draw(VALUE)
+            node[draw(st.sampled_from(["bogus", "class_path", "base", "", "é", 3]))] = copy.deepcopy(draw(VALUE))
         else:
-            node[key] = draw(VALUE)
+            node[key] = copy.deepcopy(draw(VALUE))
     return tree
 
 
@@ -475,7 +475,7 @@ def runs(draw, sound):
     if kind == 0:
         key = draw(st.sampled_from(["objective", "model", "audit", "data", "optimizer"]))
         hostile = draw(st.sampled_from([EXEC, {"class_path": "evil.Run"}, "os.system", "evil:run"]))
-        tree[key] = hostile
+        tree[key] = copy.deepcopy(hostile)
         content = _dumped(tree).encode()
     elif kind == 1:
         names = ["os:system", "evil:make", "subprocess:call", "builtins:exec", "vgg16_gap"]
