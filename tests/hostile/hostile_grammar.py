@@ -371,7 +371,9 @@ def mutated_tree(draw, tree):
         if what == 0:
             del node[key]
         elif what == 1 and isinstance(node, dict):
-            node[draw(st.sampled_from(["bogus", "class_path", "base", "", "é", 3]))] = copy.deepcopy(draw(VALUE))
+            node[draw(st.sampled_from(["bogus", "class_path", "base", "", "é", 3]))] = (
+                copy.deepcopy(draw(VALUE))
+            )
         else:
             node[key] = copy.deepcopy(draw(VALUE))
     return tree
