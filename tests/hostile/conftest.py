@@ -163,3 +163,4 @@ def make_sound(hostile):
     ):
         ended = hostile.ask(hostile.sound, 300, arguments)
         assert ended["status"] == 0, Path(f"{hostile.sound}.stderr").read_text()
+    hostile.ask(hostile.sound, 60, construct="write_classes('classes.json')")

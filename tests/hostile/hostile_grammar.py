@@ -5,16 +5,12 @@ Each kind is a strategy of hypothesis that draws cases; `drawn` gives the same o
 
 import contextlib
 import copy
-import dataclasses
-import functools
 import hashlib
-import inspect
 import io
 import json
 import pickle
 import struct
 from dataclasses import dataclass, field
-from importlib import import_module
 
 import numpy as np
 import pyarrow as pa
@@ -776,28 +772,13 @@ VALID = {
 }
 
 
-@functools.cache
-def _classes():
-    found = []
-    packages = "adversarial attributions audit data manipulation models objectives training"
-    for package in packages.split():
-        module = import_module(f"holdfast.{package}")
-        for name in module.__all__:
-            kind = getattr(module, name)
-            result = name.endswith("Outcome")  # made by methods, not by users
-            if isinstance(kind, type) and dataclasses.is_dataclass(kind) and not result:
-                parameters = inspect.signature(kind).parameters
-                if parameters:
-                    found.append((f"{package}.{name}", list(parameters.values())))
-    return found
-
-
 @st.composite
-def constructed(draw):
+def constructed(draw, sound):
     """Draw an expression that makes a public class with an argument of the wrong kind."""
-    name, parameters = draw(st.sampled_from(_classes()))
-    wrong = draw(st.sampled_from([parameter.name for parameter in parameters]))
-    needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+    classes = json.loads((sound / "classes.json").read_text())
+    name, parameters = draw(st.sampled_from(classes))
+    wrong = draw(st.sampled_from([parameter for parameter, _ in parameters]))
+    needed = [parameter for parameter, required in parameters if required]
     given = {p: VALID.get(p, "None") for p in needed} | {wrong: draw(PYTHON)}
     words = ", ".join(f"{key}={value}" for key, value in given.items())
     return Case(construct=f"{name}({words})")
@@ -811,6 +792,6 @@ KINDS = {
     "records": (records, 240),
     "data": (datasets_as_sent, 140),
     "layouts": (layouts, 220),
-    "python": (lambda sound: constructed(), 500),
+    "python": (constructed, 500),
 }
 """What is malformed: how its cases are drawn from sound folders, and how many."""

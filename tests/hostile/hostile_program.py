@@ -5,8 +5,10 @@ cases and ends; one that hangs is killed, and one that dies is noticed.
 """
 
 import contextlib
+import dataclasses
 import faulthandler
 import importlib
+import inspect
 import json
 import os
 import resource
@@ -128,11 +130,7 @@ def construct(expression):
 
     from holdfast.errors import HoldfastError
 
-    names = {"np": numpy, "torch": torch}
-    for package in ("adversarial", "attributions", "audit", "data", "manipulation", "models"):
-        names[package] = importlib.import_module(f"holdfast.{package}")
-    names["objectives"] = importlib.import_module("holdfast.objectives")
-    names["training"] = importlib.import_module("holdfast.training")
+    names = {"np": numpy, "torch": torch, "write_classes": write_classes, **packages()}
     try:
         eval(expression, names)
     except HoldfastError as error:
@@ -144,6 +142,29 @@ def construct(expression):
         print(f"Traceback: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def packages():
+    names = (
+        *("adversarial", "attributions", "audit", "data", "manipulation", "models", "objectives"),
+        "training",
+    )
+    return {name: importlib.import_module(f"holdfast.{name}") for name in names}
+
+
+def write_classes(file):
+    """Write down the public classes of parameters, and which of these have to be given."""
+    found = []
+    for package, module in packages().items():
+        for name in module.__all__:
+            kind = getattr(module, name)
+            result = name.endswith("Outcome")  # made by methods, not by users
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind) and not result:
+                parameters = inspect.signature(kind).parameters.values()
+                named = [(p.name, p.default is inspect.Parameter.empty) for p in parameters]
+                if named:
+                    found.append((f"{package}.{name}", named))
+    Path(file).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

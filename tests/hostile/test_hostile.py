@@ -41,4 +41,4 @@ def check(hostile, cases):
     faults = hostile.faults(cases)
     assert not faults, f"{len(faults)} faults\n" + "\n".join(faults)
     # What is harmless may pass, but most of it is not.
-    assert hostile.refused - before >= len(cases) / 3
+    assert hostile.refused - before >= len(cases) / 4

@@ -143,8 +143,9 @@ class FromCaptum:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not hasattr(self.method, "attribute"):
-            raise InputError("method", self.method.__name__, "a class of captum.attr")
+        if not (isinstance(self.method, type) and hasattr(self.method, "attribute")):
+            came = getattr(self.method, "__name__", repr(self.method))
+            raise InputError("method", came, "a class of captum.attr")
         known = {*_parameters(self.method), *_parameters(self.method.attribute)}
         unknown = sorted(set(self.settings) - known)
         if unknown:
