@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from holdfast.contracts import HoldfastError, InputError
+from holdfast.parts import SCHEMA, settings_digest, with_digest, write_part
 from holdfast.report import read_run
 
 CHECK = "top_k/integrated_gradients"
@@ -227,3 +228,38 @@ def test_a_measure_of_others_may_be_anything(make_run):
 def test_a_folder_whose_name_is_too_long():
     with pytest.raises(InputError, match="the folder of a run"):
         read_run("x" * 5_000)
+
+
+def write_audit(folder, shards=3, done=3):
+    """Write what an audit of ten images a shard leaves, with its checksums."""
+    rows = [{"label": 0, "check": "clean", "measure": "correct", "value": 1.0}]
+    settings = with_digest(f"data:\n  images: {10 * shards}\n")
+    folder.mkdir(parents=True)
+    (folder / "settings.yaml").write_text(settings)
+    for number in range(done):
+        records = [{"index": 10 * number + n, **rows[0]} for n in range(10)]
+        write_part(folder, number, pa.Table.from_pylist(records, SCHEMA), settings_digest(settings))
+
+
+def test_an_unfinished_audit_says_so_wherever_it_is_named(tmp_path):
+    write_audit(tmp_path / "art" / "audit", done=2)
+    run = read_run(tmp_path / "art")
+    assert run.name == "art (unfinished: 20 of 30 images)"
+    assert read_run(tmp_path / "art", name="A").name == "A (unfinished: 20 of 30 images)"
+    write_audit(tmp_path / "pgd" / "audit")
+    assert read_run(tmp_path / "pgd").name == "pgd"
+
+
+def test_parts_that_are_damaged_or_of_another_audit_are_refused(tmp_path):
+    audit = tmp_path / "art" / "audit"
+    write_audit(audit)
+    part = audit / "part-00001.parquet"
+    metadata = pq.read_schema(part).metadata
+    table = pq.ParquetFile(part).read()
+    other = table.set_column(4, "value", pa.array([0.0] * 10))
+    pq.write_table(other.replace_schema_metadata(metadata), part)
+    with pytest.raises(InputError, match="part-00001.parquet does not fit its checksum"):
+        read_run(tmp_path / "art")
+    write_part(audit, 1, table.replace_schema_metadata(None), "0" * 64)
+    with pytest.raises(InputError, match="part-00001.parquet was made with other settings"):
+        read_run(tmp_path / "art")

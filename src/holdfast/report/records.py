@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from holdfast import plain_yaml
 from holdfast.contracts import InputError
+from holdfast.parts import DamagedError, read_part, settings_digest
 from holdfast.records import check_range, read_records, shown
 from holdfast.report.gallery_file import read_gallery
 
@@ -206,15 +207,18 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
     parts = sorted(audit.glob("part-*.parquet"))
     if not parts:
         raise InputError("path", folder, "a run that was audited, with audit/part-00000.parquet")
-    records = pa.concat_tables([_read_part(part) for part in parts])
+    digest = _digest(audit / "settings.yaml")
+    records = pa.concat_tables([_read_part(part, digest) for part in parts])
     _check_records(records, audit)
     gallery, classes = read_gallery(audit / "gallery.safetensors")
+    settings = _read_mapping(audit / "settings.yaml")
+    called = shown(folder.resolve().name if name is None else name)
     run = AuditedRun(
-        name=shown(folder.resolve().name if name is None else name),
+        name=called + _unfinished(records, settings),
         records=records,
         path=folder,
         config=_read_mapping(folder / "config.yaml"),
-        settings=_read_mapping(audit / "settings.yaml"),
+        settings=settings,
         fitness=_read_mapping(audit / "fitness.yaml"),
         gallery=gallery,
         classes=classes,
@@ -223,9 +227,32 @@ def read_run(path: str | Path, *, name: str | None = None) -> AuditedRun:
     return run
 
 
-def _read_part(path: Path) -> pa.Table:
-    """Read one file of records, and refuse values that no measure has."""
+def _unfinished(records: pa.Table, settings: Mapping[str, Any]) -> str:
+    """Say so, wherever a run is named, if its audit has not seen all images yet."""
+    data = settings.get("data")
+    total = data.get("images") if isinstance(data, Mapping) else None
+    images = pc.count_distinct(records["index"]).as_py()
+    if not isinstance(total, int) or images >= total:
+        return ""
+    return f" (unfinished: {images:,} of {total:,} images)"
+
+
+def _digest(settings: Path) -> str | None:
+    """Return the digest that parts of an audit carry; None of an older one, or without settings."""
+    try:
+        return settings_digest(settings.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _read_part(path: Path, audit: str | None) -> pa.Table:
+    """Read one file of records, and refuse a damaged one and values that no measure has."""
     table = read_records(path, SCHEMA, "audit records in Parquet")
+    try:
+        read_part(path, audit)
+    except DamagedError as error:
+        came = f"one that is damaged ({error}); the same audit once more makes it anew"
+        raise InputError(str(path), came, "a part of this audit") from error
     check_range(path, "index", table["index"], 0, 2**40)
     check_range(path, "label", table["label"], 0, 2**40)
     for measure in pc.unique(table["measure"]).to_pylist():
