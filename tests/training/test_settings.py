@@ -445,12 +445,15 @@ class TestWords:
             "model.options.depth": "2",
             "data.path": "2024-01-01",
             "trainer": "{max_steps: 3}",
+            "source": "2024",
+            "seed": "3",
             "objective": "{class_path: ART, init_args: {attack: {eps: 0.1}}}",
             "objective.attack": "{eps: 1/4, step_size: 1e-2, steps: 3}",
             "objective.attack.steps": "4",
         }
         recipe = load_recipe("digits/natural", {k: Unread(v) for k, v in overrides.items()})
         assert recipe.model.options == {"hidden": [4], "depth": 2}
+        assert (recipe.source, recipe.seed) == ("2024", 3)
         assert (recipe.data.path, recipe.trainer["max_steps"]) == ("2024-01-01", 3)
         assert recipe.objective.attack == PGD(0.25, 0.01, 4)
         assert type(to_settings(recipe)["data"]["path"]) is str

@@ -327,7 +327,7 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *path, last = dotted.split(".")
     if len(path) > _DEPTH:
         raise HoldfastError(f"{dotted[:80]}…: no setting is nested so deep")
-    if not path and isinstance(value, plain_yaml.Unread):
+    if not path and isinstance(value, plain_yaml.Unread) and value.lstrip().startswith("{"):
         value = plain_yaml.parse(value, dotted)  # a whole part
     for key in path:
         node = _arguments(node, key)

@@ -91,8 +91,16 @@ def in_our_words(settings: Mapping[str, Any]) -> Iterator[None]:
 
 def _told(error: Exception, settings: Mapping[str, Any]) -> HoldfastError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    named = next((f".{name}" for name in settings if re.search(rf"\b{name}\b", reason)), "")
-    return HoldfastError(f"trainer{named}: Lightning refuses it ({reason})")
+    named = [name for name in settings if re.search(rf"\b{name}\b", reason)]
+    # Or the error speaks of what was asked for, "DeepSpeed" or "transformer_engine", say.
+    named += [
+        name
+        for name, value in settings.items()
+        if isinstance(value, str) and value.lower().replace("-", "_") in reason.lower()
+    ]
+    return HoldfastError(
+        f"trainer{'.' + named[0] if named else ''}: Lightning refuses it ({reason})"
+    )
 
 
 # --- what can be set -----------------------------------------------------------------------------
