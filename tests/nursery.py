@@ -53,7 +53,8 @@ def preload():
     for package in pkgutil.walk_packages(holdfast.__path__, "holdfast."):
         if not package.name.endswith("__main__"):
             import_module(package.name)
-    for late in ("datasets", "lightning", "matplotlib.pyplot", "rich.console", "rich.progress"):
+    plots = ("matplotlib.pyplot", "matplotlib.backends.backend_agg")
+    for late in ("datasets", "lightning", *plots, "rich.console", "rich.progress"):
         import_module(late)
     holdfast.metrics.kendall_tau(torch.rand(1, 9), torch.rand(1, 9))
     gc.collect()

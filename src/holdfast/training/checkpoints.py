@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import signal
 import time
 import warnings
 import zipfile
@@ -184,7 +185,8 @@ class Checkpoints(Callback):
             self._in_epoch = True
             self._save(trainer)
             self._in_epoch = False
-        if asked:
+        if asked:  # of several processes, perhaps another one
+            self.interruption.asked = self.interruption.asked or signal.SIGINT
             raise Stop
 
     def on_train_epoch_end(self, *_: Any) -> None:
