@@ -23,7 +23,8 @@ def made_up(count=6, side=5, planes=False):
         masks[0], masks[1] = 1.0, torch.nan
         saliency = torch.from_numpy(random.normal(size=(count, side, side)).astype(np.float32))
         more = {"masks": DecodedPlanes(masks, sizes), "saliency": DecodedPlanes(saliency, sizes)}
-    boxes = torch.from_numpy(random.random((count, 4), dtype=np.float32)) * side
+    corners = torch.from_numpy(random.random((count, 2, 2), dtype=np.float32)) * side
+    boxes = corners.sort(dim=1).values.flatten(1)
     labels = torch.arange(count) % 3
     classes = ("ant", "bee", "cat", "never seen")
     return ImageDataset("made up", classes, DecodedImages(pixels, sizes), labels, boxes, **more)
