@@ -33,7 +33,7 @@ PACKAGES = (
     holdfast.models,
     holdfast.training,
 )
-RESULTS = {"Boundary", "EnsembleOutcome", "Trust", "Fitness", "NamedModel", "Imported"}
+RESULTS = {"Boundary", "EnsembleOutcome", "Trust", "Fitness", "NamedModel", "Imported", "Description"}
 """What Holdfast makes itself."""
 
 
