@@ -33,7 +33,15 @@ PACKAGES = (
     holdfast.models,
     holdfast.training,
 )
-RESULTS = {"Boundary", "EnsembleOutcome", "Trust", "Fitness", "NamedModel", "Imported", "Description"}
+RESULTS = {
+    "Boundary",
+    "EnsembleOutcome",
+    "Trust",
+    "Fitness",
+    "NamedModel",
+    "Imported",
+    "Description",
+}
 """What Holdfast makes itself."""
 
 
