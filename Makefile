@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-lowest harness hostile lint clean
+.PHONY: faults demo test test-lowest harness hostile lint clean
 
 demo: $(READY)
 	$(BIN)/holdfast demo --out runs/demo
@@ -28,7 +28,11 @@ $(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
 
 # Long checks over whole families: every architecture, every kind of model.
 harness: $(READY)
-	$(BIN)/python -m pytest -n 2 -m harness --ignore tests/hostile tests
+	$(BIN)/python -m pytest -n 2 -m harness --ignore tests/hostile --ignore tests/faults tests
+
+# Training, ROAR and imports, killed at random moments and on a full disk; prints a table.
+faults: $(READY)
+	$(BIN)/python -m pytest -q -s -m harness tests/faults
 
 # Thousands of malformed inputs, for every verb and public class.
 hostile: $(READY)
