@@ -36,7 +36,8 @@ def demo(arguments: list[str]) -> None:
         name: load_recipe(f"digits/{name}", overrides | {"seed": options.seed}) for name in DEMO
     }
     for name, recipe in recipes.items():
-        if (out / name / "model.safetensors").exists():
+        begun = (out / name / file for file in ("model.safetensors", "checkpoints"))
+        if any(path.exists() for path in begun):
             raise HoldfastError(f"{out} holds a demonstration already; remove it or choose --out")
         print(f"\n{name}: {recipe.objective!r}")
         fit(recipe, out / name, resume=False, quiet=options.quiet)
