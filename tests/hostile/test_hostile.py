@@ -7,7 +7,7 @@ from functools import cache
 from itertools import islice
 
 import pytest
-from hostile_grammar import KINDS, drawn
+from hostile_grammar import KINDS, Case, drawn
 
 PARTS = 4
 A_FEW = 6
@@ -28,6 +28,21 @@ def test_hostile_inputs(kind, part, hostile):
 
 def test_there_are_enough():
     assert sum(count for _, count in KINDS.values()) >= 2000
+
+
+@pytest.mark.parametrize(
+    ("does", "says"),
+    [
+        ("open('marker', 'w').close()", "code was executed"),
+        ("__import__('time').sleep(99)", "hangs"),
+        ("__import__('os').abort()", "died with status -6"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("__import__('sys').stderr.write('holdfast: error: a\\nb\\n')", "an error with status 0"),
+    ],
+)
+def test_what_must_not_happen_is_noticed(does, says, hostile):
+    (fault,) = hostile.faults([Case(construct=does)], seconds=3.0)
+    assert says in fault
 
 
 @cache
