@@ -25,6 +25,7 @@ _GROUPS = {
     "optimizer": ("training/recipe.py", "OptimizerSettings"),
     "audit": ("audit/battery.py", "Audit"),
     "roar": ("audit/roar.py", "ROAR"),
+    "trainer": ("training/trainer.py", "Trainer"),
 }
 
 
