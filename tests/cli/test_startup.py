@@ -19,6 +19,7 @@ SLOW = "torch torchvision lightning datasets pyarrow numpy pandas matplotlib sci
         ["fly"],
         ["train", "digits/art", "--quick"],
         ["train", "digits/art", "--ouput", "runs/a"],
+        ["train", "digits/art", "--trainer.max_step", "3"],
         ["audit", "run", "--batery", "quick"],
         ["audit", "run", "--devices", "two"],
         ["explain", "run", "a.png", "--method=ig"],
@@ -151,3 +152,17 @@ def test_signals_end_the_command_in_one_line(sent, status, says, command, tmp_pa
     )
     done = command("--help", before=wait, signals=[(sent, tmp_path / "there")])
     assert (done.status, done.stderr) == (status, says)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_a_module_that_makes_another_error_of_sigterm_does_not_hide_it(command, tmp_path):
+    wait = (
+        "import time, holdfast.cli as cli\n"
+        "def imports():\n"
+        f"    open({str(tmp_path / 'there')!r}, 'w').close()\n"
+        "    try: time.sleep(60)\n"
+        "    except BaseException as error: raise ImportError('initialization failed') from error\n"
+        "cli._overview = imports"
+    )
+    done = command("--help", before=wait, signals=[(signal.SIGTERM, tmp_path / "there")])
+    assert (done.status, done.stderr) == (143, "holdfast: terminated\n")

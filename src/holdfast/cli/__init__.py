@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given or os.environ.get("HOLDFAST_DEBUG", "0") not in ("", "0")
     given = [argument for argument in given if argument != "--debug"]
     _prepare_streams()
+    signals: list[int] = []
     try:
-        with warnings_as_lines(), _terminable():
+        with warnings_as_lines(), _terminable(signals):
             _run(given or ["--help"])
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _tell("holdfast: terminated")
         return ended.code if isinstance(ended.code, int) else _WRONG if ended.code else 0
     except Exception as error:
+        if signals:  # what is ended in the midst of an import makes of it what it likes
+            _tell("holdfast: terminated")
+            return _TERMINATED
         unread = isinstance(error, BrokenPipeError) and _nobody_reads()
         _drop(sys.stdout)
         if unread:
@@ -126,10 +130,11 @@ def _prepare_streams() -> None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable(received: list[int]) -> Iterator[None]:
     """End on SIGTERM as on an interrupt: what is being written is cleaned away."""
 
-    def end(*_: object) -> Never:
+    def end(number: int, _: object) -> Never:
+        received.append(number)
         raise SystemExit(_TERMINATED)
 
     ours = threading.current_thread() is threading.main_thread() and (
