@@ -6,7 +6,7 @@ seconds.
 
 from __future__ import annotations
 
-__all__ = ["HoldfastError", "InputError", "StuckWarning", "SurrogateWarning"]
+__all__ = ["HoldfastError", "InputError", "StuckWarning", "SurrogateWarning", "reason"]
 
 
 class HoldfastError(Exception):
@@ -53,3 +53,16 @@ class SurrogateWarning(UserWarning):
 # What a message or a pickle names is where users import them from.
 for _kind in (HoldfastError, InputError, StuckWarning, SurrogateWarning):
     _kind.__module__ = "holdfast.contracts"
+
+
+def reason(error: BaseException) -> str:
+    r"""Give an error's kind and its first sentence, in one line.
+
+    Examples
+    --------
+    >>> reason(OSError("No such thing.\nTry another. Or none."))
+    'OSError: No such thing.'
+    """
+    text = " ".join(str(error).split("\n")[0].split())
+    head, dot, _ = text.partition(". ")
+    return f"{type(error).__name__}: {head}{dot.strip()}" if text else type(error).__name__

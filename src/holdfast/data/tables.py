@@ -25,6 +25,7 @@ from holdfast.data.digits import digits
 from holdfast.data.folders import ImageFiles, image_files, parquet_files
 from holdfast.data.labels import in_order
 from holdfast.files import whole
+from holdfast.hub import asking_the_hub, why_not
 
 __all__ = ["FOLDER", "is_unlabelled", "open_tables", "place_of"]
 
@@ -75,14 +76,13 @@ def open_tables(
     place = place_of(path)
     try:
         if place is None:
-            return dict(datasets.load_dataset(_hub_name(path), config))
+            return _from_hub(_hub_name(path), config)
         return _open_file(place) if place.is_file() else _open_folder(place, config, named)
     except HoldfastError:
         raise
-    except Exception as error:  # the hub, the network and the disk fail in any way at all
-        where = " (no folder here, so sought on the Hugging Face hub)" if place is None else ""
+    except Exception as error:  # the disk fails in any way at all
         reason = (str(error.__cause__ or error) or type(error).__name__).partition("\n")[0]
-        raise HoldfastError(f"{path!r}{where} cannot be loaded: {reason}") from error
+        raise HoldfastError(f"{path!r} cannot be loaded: {reason}") from error
 
 
 def place_of(path: str) -> Path | None:
@@ -107,6 +107,21 @@ def is_unlabelled(table: datasets.Dataset) -> bool:
     False
     """
     return table.info.builder_name == FOLDER and "label" not in table.column_names
+
+
+def _from_hub(name: str, config: str | None) -> dict[str, datasets.Dataset]:
+    with asking_the_hub() as asked:
+        offline = datasets.config.HF_HUB_OFFLINE
+        datasets.config.HF_HUB_OFFLINE = not asked
+        try:
+            return dict(datasets.load_dataset(name, config))
+        except Exception as error:
+            raise HoldfastError(
+                f"{name!r} (no folder here, so sought on the Hugging Face hub) cannot be loaded: "
+                f"{why_not(error.__cause__ or error, local=False, asked=asked)}"
+            ) from error
+        finally:
+            datasets.config.HF_HUB_OFFLINE = offline
 
 
 def _hub_name(path: str) -> str:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from holdfast.contracts import HoldfastError, InputError
+from holdfast.errors import reason
+from holdfast.hub import asking_the_hub
 from holdfast.models.build import Architecture
-from holdfast.models.card import reason
 from holdfast.models.checkpoint import check_fit
-from holdfast.models.hub import asking_the_hub
 
 __all__ = ["build_within"]
 

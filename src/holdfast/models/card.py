@@ -10,7 +10,7 @@ from typing import Any
 from holdfast.contracts import InputError
 from holdfast.preprocessing import Preprocessing
 
-__all__ = ["Card", "close_to", "reason", "refuse_options"]
+__all__ = ["Card", "close_to", "refuse_options"]
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,6 @@ def close_to(name: str, known: Collection[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known))
     return f" (close: {', '.join(close)})" if close else ""
-
-
-def reason(error: BaseException) -> str:
-    r"""Give an error's kind and its first sentence, in one line.
-
-    Examples
-    --------
-    >>> reason(OSError("No such thing.\nTry another. Or none."))
-    'OSError: No such thing.'
-    """
-    text = " ".join(str(error).split("\n")[0].split())
-    head, dot, _ = text.partition(". ")
-    return f"{type(error).__name__}: {head}{dot.strip()}" if text else type(error).__name__
 
 
 def refuse_options(options: Mapping[str, Any], kept: Collection[str]) -> None:

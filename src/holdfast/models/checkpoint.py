@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from holdfast.contracts import InputError
-from holdfast.models.card import reason
+from holdfast.errors import reason
 
 __all__ = [
     "check_fit",

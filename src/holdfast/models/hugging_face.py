@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.contracts import HoldfastError, InputError
+from holdfast.errors import reason
 from holdfast.models import timm_models
-from holdfast.models.card import Card, reason
+from holdfast.models.card import Card
 from holdfast.models.image_processor import Processed, read_processor
 
 __all__ = ["PixelClassifier", "build", "describe"]
@@ -174,7 +175,7 @@ def _asking(name: str, what: str) -> Iterator[dict[str, Any]]:
     """Turn whatever transformers raises in the block into one line; yield arguments for it."""
     from transformers.utils import logging as transformers_logging
 
-    from holdfast.models.hub import asking_the_hub, why_not
+    from holdfast.hub import asking_the_hub, why_not
 
     local, asked = _folder(name) is not None, False
     logger, bar = logging.getLogger("transformers"), transformers_logging.is_progress_bar_enabled()

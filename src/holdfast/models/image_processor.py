@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from holdfast.contracts import HoldfastError
-from holdfast.models.card import reason
+from holdfast.errors import reason
 from holdfast.preprocessing import Preprocessing
 
 __all__ = ["Processed", "read_processor"]

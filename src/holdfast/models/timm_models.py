@@ -10,7 +10,8 @@ from typing import Any, get_args
 from torch import nn
 
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.models.card import Card, close_to, reason, refuse_options
+from holdfast.errors import reason
+from holdfast.models.card import Card, close_to, refuse_options
 from holdfast.preprocessing import Interpolation, Preprocessing
 
 __all__ = ["KEPT", "build", "describe", "preprocessing_of"]
@@ -132,7 +133,7 @@ def _made(
     options: Mapping[str, Any],
     arguments: Mapping[str, Any],
 ) -> nn.Module:
-    from holdfast.models.hub import asking_the_hub, why_not
+    from holdfast.hub import asking_the_hub, why_not
 
     asked = False
     try:
@@ -194,7 +195,7 @@ def _from_folder_or_hub(source: str) -> tuple[dict[str, Any], str, dict[str, Any
     from timm.models import load_model_config_from_hf
     from timm.models._hub import load_model_config_from_path
 
-    from holdfast.models.hub import asking_the_hub, why_not
+    from holdfast.hub import asking_the_hub, why_not
 
     kind, _, place = source.partition(":")
     local, asked = kind == "local-dir", False

@@ -4,7 +4,7 @@ import time
 import pytest
 from huggingface_hub import constants
 
-from holdfast.models import hub
+from holdfast import hub
 
 
 @pytest.fixture(autouse=True)

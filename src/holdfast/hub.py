@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 
-from holdfast.models.card import reason
+from holdfast.errors import reason
 
 __all__ = ["asking_the_hub", "why_not"]
 
