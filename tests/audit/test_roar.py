@@ -259,7 +259,7 @@ def test_survives_a_kill(tmp_path):
     assert again.equals(roar(model, recipe, tmp_path / "whole", progress=False))
 
 
-def test_refuses_to_mix(recipe, model, tmp_path):
+def test_refuses_to_mix(recipe, model, tmp_path, monkeypatch):
     roar = ROAR({"a": Gradient()}, shares=(0.5,))
     roar(model, recipe, tmp_path, progress=False)
     other = dataclasses.replace(recipe, batch_size=30)
@@ -269,6 +269,11 @@ def test_refuses_to_mix(recipe, model, tmp_path):
         dataclasses.replace(roar, attributions={"a": Square()})(model, recipe, tmp_path)
     with pytest.raises(HoldfastError, match=r"\(seed\)"):
         dataclasses.replace(roar, seed=1)(model, recipe, tmp_path)
+    others = recipe.data.load("test")
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageData, "load", lambda data, split: others)  # at the same path
+        with pytest.raises(HoldfastError, match=r"\(data\)"):
+            roar(model, recipe, tmp_path)
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
     with pytest.raises(HoldfastError, match=r"\(model\)"):
@@ -325,3 +330,13 @@ def test_leaves_model_and_generators_as_they_were(recipe, tmp_path, untouched, o
     assert (np.random.get_state()[1] == before[2]).all()
     assert datasets.are_progress_bars_disabled() == bars
     assert cache == datasets.config.HF_DATASETS_CACHE
+
+
+def test_two_functions_without_a_name_are_two_attributions(recipe, model, tmp_path):
+    def squared(power):
+        return lambda model, images, targets=None: Gradient()(model, images, targets).abs() ** power
+
+    roar = ROAR({"a": squared(1)}, shares=(0.5,))
+    roar(model, recipe, tmp_path, progress=False)
+    with pytest.raises(HoldfastError, match=r"\(attributions.a\)"):
+        ROAR({"a": squared(2)}, shares=(0.5,))(model, recipe, tmp_path)

@@ -327,3 +327,16 @@ def test_a_full_disk_is_a_line_and_what_was_whole_stays(file, tmp_path, monkeypa
     assert resume == (file != "config.yaml")
     train(tiny(), tmp_path / "cut", resume=resume, progress=False)
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+def test_other_images_at_the_same_path_are_refused(tmp_path):
+    recipe = tiny(call=10)
+    with pytest.raises(Gone):
+        train(recipe, tmp_path, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    data = recipe.data.load("train")
+    data.labels = data.labels.flip(0)
+    STEPS.clear()
+    with pytest.raises(HoldfastError, match="on other images or labels"):
+        train(tiny(), tmp_path, resume=True, progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-import json
 import math
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from holdfast import plain_yaml
 from holdfast.audit.repeatable import device_of, fingerprint, provenance, seeded
-from holdfast.contracts import HoldfastError, chunks
+from holdfast.contracts import HoldfastError
 from holdfast.data import ImageDataset
 from holdfast.files import whole
 from holdfast.models import classify, evaluating
@@ -26,32 +25,12 @@ from holdfast.parts import part_file, settings_digest, with_digest
 from holdfast.training.code import code_digest, is_own, tensor_digest
 from holdfast.training.recipe import to_settings
 
-__all__ = ["claim", "digests_of"]
+__all__ = ["claim"]
 
 ASKED = 8
 """So many images are put to the model, to know it by its answers."""
 CLOSE = 0.02
 """Answers are the same if they differ by less, relative to the largest: devices round otherwise."""
-
-
-def digests_of(data: ImageDataset) -> dict[str, str]:
-    """Hash what a model is shown, in its order: images, labels, and what else the data set has.
-
-    Examples
-    --------
-    >>> from holdfast.data import ImageData
-    >>> data = ImageData("digits", limit=3).load("test")
-    >>> sorted(digests_of(data))
-    ['images', 'labels']
-    """
-    hashes: dict[str, Any] = {}
-    for part in chunks(len(data), 256) if len(data) else ():
-        batch: Mapping[str, Any] = data.batch(range(part.start, part.stop))
-        for name, values in batch.items():
-            hashes.setdefault(name, hashlib.sha256()).update(values.contiguous().numpy().data)
-    labels = hashes.setdefault("labels", hashlib.sha256())
-    labels.update(json.dumps(list(data.classes)).encode())
-    return {name: digest.hexdigest() for name, digest in hashes.items()}
 
 
 def claim(

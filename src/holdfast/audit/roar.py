@@ -43,6 +43,7 @@ from holdfast.contracts import (
     chunks,
 )
 from holdfast.data import ImageDataset
+from holdfast.data.digests import digests_of
 from holdfast.files import locked, whole
 from holdfast.models import evaluating
 from holdfast.training.recipe import Recipe, to_settings
@@ -183,10 +184,10 @@ class ROAR:
 
     def _go_on(self, model: nn.Module, recipe: Recipe, out: Path, progress: bool) -> pa.Table:
         """Make what is missing in the folder."""
-        self._claim(out, model, recipe)
+        data = {split: undrawn(recipe.data).load(split) for split in ("train", "test")}
+        self._claim(out, model, recipe, data)
         missing = [cell for cell in self._cells() if not cell.record(out).exists()]
         if missing:
-            data = {split: undrawn(recipe.data).load(split) for split in ("train", "test")}
             fill = mean_colour(replace(recipe.data, balance=None, augmentation=None).load("train"))
             for name, attribution in self.attributions.items():
                 if name in {cell.attribution for cell in missing}:
@@ -291,18 +292,18 @@ class ROAR:
             shutil.rmtree(folder / waste, ignore_errors=True)
         return accuracy
 
-    def _claim(self, out: Path, model: nn.Module, recipe: Recipe) -> None:
+    def _claim(
+        self, out: Path, model: nn.Module, recipe: Recipe, data: dict[str, ImageDataset]
+    ) -> None:
         """Write down what the results are made with, or see that it is what was begun here."""
         now = {
             "model": fingerprint(model),
+            "data": {split: digests_of(images) for split, images in data.items()},
             "seed": self.seed,
             **{f"recipe.{key}": value for key, value in to_settings(recipe).items()},
-            # A method prints as its settings; one that is a plain function has none.
-            **{
-                f"attributions.{name}": getattr(attribution, "__qualname__", repr(attribution))
-                for name, attribution in self.attributions.items()
-            },
+            **{f"attributions.{name}": to_settings(a) for name, a in self.attributions.items()},
         }
+        now = plain_yaml.parse(plain_yaml.dump(now), "settings.yaml")  # as they are read back
         file = out / "settings.yaml"
         begun: dict[str, Any] = {}
         if file.exists():

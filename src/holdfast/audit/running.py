@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from holdfast import plain_yaml
 from holdfast.adversarial.slope import MOSTLY
-from holdfast.audit.binding import claim, digests_of
+from holdfast.audit.binding import claim
 from holdfast.audit.examination import Examination, part_of, table_of
 from holdfast.audit.fitness import Fitness, check_fitness
 from holdfast.audit.gallery import Candidates, Contest, gallery
@@ -27,6 +27,7 @@ from holdfast.audit.sealed import read_sealed, write_sealed
 from holdfast.audit.unfinished import Finding, Unfinished
 from holdfast.contracts import HoldfastError, StuckWarning
 from holdfast.data import ImageDataset
+from holdfast.data.digests import digests_of
 from holdfast.files import whole
 from holdfast.models import evaluating
 from holdfast.parts import SCHEMA, DamagedError, part_file, read_part, write_part

@@ -137,8 +137,9 @@ class Checkpoints(Callback):
     ----------
     folder : Path
         Where to: ``last.ckpt`` and ``previous.ckpt``.
-    recipe : str
-        What is trained, as ``config.yaml`` has it.
+    bound : dict
+        What training is bound to: ``recipe``, as ``config.yaml`` has it, and digests of the
+        ``data``.
     order : Generator
         Draws the order of the images.
     metrics : MetricsFile
@@ -150,12 +151,12 @@ class Checkpoints(Callback):
     def __init__(
         self,
         folder: Path,
-        recipe: str,
+        bound: dict[str, Any],
         order: torch.Generator,
         metrics: MetricsFile,
         interruption: Interruption,
     ) -> None:
-        self.folder, self.recipe, self.metrics = folder, recipe, metrics
+        self.folder, self.bound, self.metrics = folder, bound, metrics
         self.order, self.interruption = order, interruption
         self._before_epoch = order.get_state()
         self._batches = Batches([], batch_size=1, drop_last=False)
@@ -218,7 +219,7 @@ class Checkpoints(Callback):
             of_ranks = [{} for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(of_ranks, draws)
         checkpoint[_OURS] = {
-            "recipe": self.recipe,
+            **self.bound,
             "order": self._before_epoch,
             "taken": self._batches.taken,
             "rows": len(self.metrics.rows),

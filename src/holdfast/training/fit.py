@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from holdfast import plain_yaml
 from holdfast.contracts import Batch, HoldfastError, Objective
 from holdfast.data import ImageDataset
+from holdfast.data.digests import digests_of
 from holdfast.files import is_first_rank, locked, whole
 from holdfast.models import classify, evaluating
 from holdfast.preprocessing import Preprocessing
@@ -38,6 +39,8 @@ __all__ = ["TrainingModule", "train"]
 
 
 _ACCURACY = "validation_accuracy"
+_LOOKED_AT = 256
+"""So many images tell whether the data is the one that training was begun on."""
 
 
 class TrainingModule(lightning.LightningModule):
@@ -156,7 +159,7 @@ def train(
         model = architecture.build()
         _check_fit(model, data, architecture.name)
         run = _Run(replace(recipe, model=architecture), data, out)
-        begun = earlier(out, run.settings) if resume else None
+        begun = earlier(out, run.bound) if resume else None
         if begun is not None and begun.weights is not None:
             _say(f"{out} holds this training, and it has ended; nothing is left to do")
             model.load_state_dict(begun.weights)
@@ -185,6 +188,10 @@ class _Run:
     def settings(self) -> str:
         return plain_yaml.dump(to_settings(self.recipe))
 
+    @cached_property
+    def bound(self) -> dict[str, Any]:
+        return {"recipe": self.settings, "data": digests_of(self.data, at_most=_LOOKED_AT)}
+
     def keep(self, model: nn.Module, name: str) -> None:
         save(
             model,
@@ -208,7 +215,7 @@ def _fit(
     held_out = None
     metrics = MetricsFile(out / "metrics.csv")
     beginning = _Beginning(run)
-    checkpoints = Checkpoints(out / CHECKPOINTS, run.settings, order, metrics, interruption)
+    checkpoints = Checkpoints(out / CHECKPOINTS, run.bound, order, metrics, interruption)
     callbacks: list[Callback] = [beginning, interruption, checkpoints]
     if recipe.data.validation is not None:
         held_out = DataLoader(recipe.data.load("validation"), batch_size=recipe.batch_size)

@@ -55,14 +55,23 @@ def check_free(out: Path) -> None:
         )
 
 
-def earlier(out: Path, recipe: str) -> Earlier | None:
-    """Look how far the training by a recipe came in a folder; None if it was not begun.
+def earlier(out: Path, bound: Mapping[str, Any]) -> Earlier | None:
+    """Look how far a training came in a folder; None if it was not begun.
+
+    Parameters
+    ----------
+    out : Path
+        The folder.
+    bound : mapping
+        What training is bound to: the ``recipe``, as ``config.yaml`` has it, and digests of the
+        ``data``.
 
     Raises
     ------
     HoldfastError
-        If it was another recipe, or the checkpoints are broken.
+        If it was another recipe or other data, or the checkpoints are broken.
     """
+    recipe = bound["recipe"]
     found = newest(out / CHECKPOINTS)
     model = _recipe_and_weights(out / MODEL)
     if found is not None:
@@ -70,6 +79,11 @@ def earlier(out: Path, recipe: str) -> Earlier | None:
         _check_same(checkpoint["holdfast"]["recipe"], recipe, out)
         if model is not None and model[0] == recipe:
             return Earlier(weights=model[1])
+        if checkpoint["holdfast"].get("data") != bound["data"]:
+            raise HoldfastError(
+                f"{out} was begun on other images or labels, though by the same recipe; choose "
+                "another folder"
+            )
         return Earlier(file, checkpoint["global_step"])
     if model is not None:
         _check_same(model[0], recipe, out)
