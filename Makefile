@@ -30,9 +30,9 @@ $(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
 harness: $(READY)
 	$(BIN)/python -m pytest -n 2 -m harness --ignore tests/hostile --ignore tests/faults tests
 
-# Training, ROAR and imports, killed at random moments and on a full disk; prints a table.
+# Each verb, killed at random moments and on a full disk; prints the table of docs/reliability.md.
 faults: $(READY)
-	$(BIN)/python -m pytest -q -s -m harness tests/faults
+	$(BIN)/python -m pytest -q -n 2 -m harness tests/faults
 
 # Thousands of malformed inputs, for every verb and public class.
 hostile: $(READY)

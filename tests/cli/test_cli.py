@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 import holdfast
@@ -180,6 +182,23 @@ def test_explain_brings_all_images_to_what_the_model_takes(colour_run, drawn, ca
     with Image.open("new/three.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 400
+
+
+def test_explain_on_a_full_disk_leaves_what_was_drawn_before(colour_run, monkeypatch, capsys):
+    Image.new("L", (16, 16), 51).save("grey.png")
+    explain = ("explain", "run", "grey.png", "--methods=gradient", "--out=picture.PNG")
+    assert run(*explain) == 0
+    before = Path("picture.PNG").read_bytes()
+
+    def fill(figure, file, **options):
+        Path(file).write_bytes(before[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Figure, "savefig", fill)
+    assert run(*explain) == 2
+    assert "picture.PNG cannot be written: No space left" in capsys.readouterr().err
+    assert Path("picture.PNG").read_bytes() == before
+    assert not list(Path().glob(".picture*"))
 
 
 def test_explain_of_a_model_saved_without_a_size(in_tmp, drawn):

@@ -1,26 +1,27 @@
-"""What the harness of faults starts from: a trained run, and a data set to import."""
+"""What the harness of faults starts from, and the table that it ends with."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.faults.fault_cases import AUDIT, TINY, Given
 
-TINY = ("--data.limit=60", "--batch_size=20", "--trainer.max_epochs=6", "--quiet")
 
-
-@pytest.fixture(scope="module")
-def trained(command, tmp_path_factory) -> Path:
-    """A run that was trained."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    done = command("train", "digits/natural", *TINY, "--out", run)
+@pytest.fixture(scope="session")
+def given(command, tmp_path_factory) -> Given:
+    """A run that was trained, one that was audited, too, an image, and an archive."""
+    folder = tmp_path_factory.mktemp("given")
+    trained, audited, image = folder / "run", folder / "audited", folder / "image.png"
+    done = command("train", "digits/natural", *TINY, "--out", trained)
     assert done.status == 0, done.stderr
-    return run
+    done = command("audit", trained, *AUDIT, "--out", audited)
+    assert done.status == 0, done.stderr
+    Image.radial_gradient("L").resize((16, 16)).save(image)
+    return Given(trained, audited, image, _archive(folder / "tiny-imagenet-200"))
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory) -> Path:
+def _archive(root: Path) -> Path:
     """Tiny ImageNet as it is published, but tinier."""
-    root = tmp_path_factory.mktemp("published") / "tiny-imagenet-200"
     (root / "val" / "images").mkdir(parents=True)
     names = ("n01443537", "n01629819")
     (root / "wnids.txt").write_text("\n".join(names))
@@ -39,3 +40,16 @@ def archive(tmp_path_factory) -> Path:
         rows.append(f"val_{number}.JPEG\t{name}\t1\t2\t30\t40")
     (root / "val" / "val_annotations.txt").write_text("\n".join(rows))
     return root
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what tests have recorded as the rows of a table, whatever process they ran in."""
+    reports = [r for r in terminalreporter.getreports("passed") if r.when == "call"]
+    reports += terminalreporter.getreports("failed")
+    rows = [value for report in reports for name, value in report.user_properties if name == "row"]
+    if rows:
+        terminalreporter.write_line("")
+        terminalreporter.write_line("| command | interrupted by | times | ended the same |")
+        terminalreporter.write_line("|---|---|---|---|")
+        for row in sorted(rows):
+            terminalreporter.write_line("| {} | {} | {} | {} |".format(*row[1:]))

@@ -9,6 +9,7 @@ from holdfast.cli.methods import METHODS_HELP, methods
 from holdfast.cli.model_options import MODEL_HELP, add_model_options, load
 from holdfast.cli.options import make_parser, split
 from holdfast.errors import HoldfastError
+from holdfast.files import whole
 
 __all__ = ["explain"]
 
@@ -41,8 +42,8 @@ def explain(arguments: list[str]) -> None:
     model = load(options, overrides)
     images = _read_images(model, options.images, overrides)
     figure = plot.explain(model, images, chosen)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
+    with whole(out) as unfinished:
+        figure.savefig(unfinished, dpi=150, format=out.suffix[1:].lower())
     print(f"The explanations are in {out}.")
 
 

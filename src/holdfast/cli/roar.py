@@ -8,6 +8,7 @@ from holdfast.cli.methods import METHODS_HELP, methods
 from holdfast.cli.model_options import MODEL_HELP, add_model_options, load
 from holdfast.cli.options import make_parser, split
 from holdfast.errors import HoldfastError
+from holdfast.files import whole
 
 __all__ = ["roar"]
 
@@ -57,5 +58,6 @@ def roar(arguments: list[str]) -> None:
     out = Path(options.out or folder_of(options.model) / "roar")
     method(model, recipe, out, progress=not options.quiet)
     Console().print(roar_table(out))
-    roar_curves(out).savefig(out / "roar.png", dpi=150)
+    with whole(out / "roar.png") as unfinished:
+        roar_curves(out).savefig(unfinished, dpi=150, format="png")
     print(f"The curves are in {out / 'roar.png'}.")
