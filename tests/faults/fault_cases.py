@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TINY = ("--data.limit=60", "--batch_size=20", "--trainer.max_epochs=6", "--quiet")
+DRAWS = "{class_path: PGD, init_args: {eps: 0.1, step_size: 1e-5, steps: 60, seed: null}}"
+"""An attack that goes on with the draws of the one before it."""
 AUDIT = (
     *("--battery=quick", "--eps=0.1", "--data.limit=60", "--quiet"),
     *("--audit.shard=10", "--audit.gallery=4", "--audit.worst=2"),
+    *("--audit.attacks.pgd-20.seed=null", f"--audit.attacks.second={DRAWS}"),
 )
 
 ONCE, TWICE, FULL = "Ctrl-C", "Ctrl-C twice", "full disk"
