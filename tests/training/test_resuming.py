@@ -137,7 +137,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+OFTEN = ("natural", "art", "accumulated", "validated within", "augmented", "by step")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.harness) for kind in KINDS],
+)
 def test_ends_the_same(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(holdfast.training.checkpoints, "_INTERVAL", 0)
     recipe = tiny(**KINDS[kind])
@@ -146,7 +152,7 @@ def test_ends_the_same(kind, tmp_path, monkeypatch):
     assert interrupted(recipe, tmp_path / "cut", *ends) == results(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("step", [5, 6, 7, 8, 17])
+@pytest.mark.parametrize("step", [5, 6, pytest.param(7, marks=pytest.mark.harness), 8, 17])
 def test_with_few_checkpoints_too(step, tmp_path):
     """Of six steps an epoch: without a checkpoint, at an epoch's end, in the midst, in the last."""
     recipe = tiny()
