@@ -216,7 +216,9 @@ class TestTrust:
         recipe = {"data": {"path": "digits", "limit": 8}, "audit": settings}
         (here / "run" / "config.yaml").write_text(yaml.safe_dump(recipe))
         (here / "mine.py").write_text("raise SystemExit('ran')")
-        with pytest.raises(HoldfastError, match="--trust-code, to import mine.Evil for Audit.att"):
+        with pytest.raises(
+            HoldfastError, match="--trust-code, to import mine.Evil for audit.attacks.x"
+        ):
             assign(run)
         settings["attacks"]["x"]["class_path"] = "holdfast.adversarial.pgd.PGD"
         settings["attacks"]["x"]["init_args"] = {"eps": 0.1, "step_size": 0.1, "steps": 1}

@@ -92,7 +92,7 @@ def test_audit_takes_settings(in_tmp):
             ": --objective.weight: expected a finite number",
         ),
         (["train", "digits/art", "--data.path", "./none"], ": --data.path: "),
-        (["train", "digits/art", "--trainer.bogus", "1"], "no setting bogus"),
+        (["train", "digits/art", "--trainer.bogus", "1"], "no option --trainer.bogus. There are"),
         (["train", "digits/art", "--set"], "--set"),
         (["audit", "none"], "there is no model 'none'"),
         (["report", "none"], "expected the folder of a run, got none"),

@@ -90,7 +90,10 @@ def check_known(
 
 
 def _unknown(command: str, key: str, options: Iterable[str], has: str) -> HoldfastError:
-    close = difflib.get_close_matches(f"--{key}", list(options), 1, cutoff=0.7)
+    # What all of a group share makes no two settings alike.
+    names = {option.rpartition(".")[2].removeprefix("--"): option for option in options}
+    close = difflib.get_close_matches(key.rpartition(".")[2], list(names), 1, cutoff=0.7)
+    close = [names[name] for name in close]
     meant = f"; did you mean {close[0]}?" if close else "." if has else ""
     return HoldfastError(f"{command} has no option --{key}{meant} {has}".rstrip())
 

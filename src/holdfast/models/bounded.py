@@ -74,10 +74,10 @@ def _check_size(architecture: Architecture, state: Mapping[str, Tensor], argumen
         with torch.device("meta"), _Bounded(state), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shapes = architecture.build(pretrained=False).state_dict()
-    except InputError:
-        raise
-    except Exception:  # some networks look at their numbers; they are built within bounds alone
-        return
+    except Exception as error:
+        if isinstance(error, InputError) and error.argument != "Architecture.options":
+            raise
+        return  # some networks look at their numbers; they are built within bounds alone
     check_fit(argument, state, shapes)
 
 

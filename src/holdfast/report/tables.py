@@ -366,5 +366,5 @@ def _latex_row(cells: Sequence[str]) -> str:
 def _latex(text: str) -> str:
     struck = re.fullmatch(r"~~(.*)~~(.*)", text)
     if struck:
-        return rf"\sout{{{_latex(struck[1])}}}{_latex(struck[2])}"
+        return rf"\sout{{{_latex(struck[1])}}} {_latex(struck[2])}".rstrip()
     return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
