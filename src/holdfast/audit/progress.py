@@ -80,8 +80,10 @@ def time_left(done: int, left: int, seconds: float) -> str:
 
     Examples
     --------
-    >>> time_left(3, 37, 60.0), time_left(2, 10, 3.0), time_left(1, 100, 600.0), time_left(0, 4, 9.0)
-    ('about 12 min left', 'about 15 s left', 'about 16.7 h left', '')
+    >>> time_left(3, 37, 60.0), time_left(2, 10, 3.0), time_left(1, 100, 600.0)
+    ('about 12 min left', 'about 15 s left', 'about 16.7 h left')
+    >>> time_left(0, 4, 9.0)
+    ''
     """
     if done <= 0 or left <= 0:
         return ""
