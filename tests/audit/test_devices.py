@@ -83,7 +83,7 @@ def alone_made(digits_model, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.harness), 2])
 def test_any_number_of_processes_has_the_records_of_one(number, digits_model, alone_made, tmp_path):
     records = audit_on(number, AUDIT, partial(load, digits_model), DATA, tmp_path, progress=False)
     assert records.equals(alone_made[0])
@@ -106,6 +106,7 @@ def test_processes_without_a_shard_do_no_harm(digits_model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.harness
 def test_goes_on_with_another_number_of_processes(digits_model, alone_made, tmp_path, capsys):
     shutil.copytree(alone_made[1], tmp_path, dirs_exist_ok=True)
     for lost in ("part-00000.parquet", "part-00002.parquet", "gallery.safetensors"):
@@ -137,6 +138,7 @@ def test_a_process_that_dies_ends_all(digits_model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.harness
 def test_an_error_in_a_process_is_the_callers(digits_model, tmp_path):
     audit = partial(audit_on, 2, AUDIT, load_data=DATA, out=tmp_path, progress=False)
     with pytest.raises(HoldfastError) as theirs:

@@ -181,6 +181,7 @@ def test_killed_at_ten_moments(nursery, undisturbed, tmp_path):
     assert contents(out) == contents(expected)
 
 
+@pytest.mark.harness
 def test_killed_in_the_midst_of_writing(nursery, undisturbed, tmp_path):
     expected = contents(undisturbed[0])
     names = ("settings.yaml", "fitness.yaml", "part-00003.parquet", "gallery.safetensors")
@@ -201,6 +202,7 @@ def test_killed_in_the_midst_of_writing(nursery, undisturbed, tmp_path):
     assert contents(tmp_path) == expected
 
 
+@pytest.mark.harness
 def test_two_processes_whose_parent_is_gone_end(nursery, undisturbed, digits_model, tmp_path):
     script, out = tmp_path / "shared.py", tmp_path / "audit"
     script.write_text(SHARED)

@@ -237,6 +237,7 @@ def test_goes_on_where_it_was_and_ends_the_same(stop, recipe, model, tmp_path, m
 
 
 @pytest.mark.slow
+@pytest.mark.harness
 def test_survives_a_kill(tmp_path):
     """Killed in the middle of a training, the command run again ends as one never killed."""
     changes = dict(TINY, trainer={"max_epochs": 6})

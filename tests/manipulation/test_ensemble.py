@@ -32,6 +32,7 @@ def images():
     return torch.rand(6, 1, 8, 8, dtype=torch.float64)
 
 
+@pytest.mark.harness
 def test_is_stronger_than_each_single_attack(model, images):
     labels = model(images).argmax(1)
     ig = IntegratedGradients(steps=10)
@@ -88,6 +89,7 @@ class Round(nn.Module):
         return self.model(torch.where(bright, (x * 255).round() / 255, x))
 
 
+@pytest.mark.harness
 def test_spends_its_budget_on_random_search_where_there_is_no_direction(model, images):
     images = images * torch.linspace(0.5, 1, 6).view(-1, 1, 1, 1).double()
     images[3:] = (images[3:] + 0.4).clamp(0, 1)

@@ -42,6 +42,11 @@ EVERY = WALKS | {
     "ensemble": Ensemble,
 }
 every = pytest.mark.parametrize("name", list(EVERY))
+# All attacks in turn take as long as all others of a test together.
+every_or_ensemble_in_the_harness = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.harness if name == "ensemble" else ()) for name in EVERY],
+)
 
 
 @pytest.fixture
@@ -94,7 +99,7 @@ def test_reports_what_an_independent_judge_measures(name, relu_model, images, la
         assert outcome.similarity[i].item() == pytest.approx(tau, abs=1e-9)
 
 
-@every
+@every_or_ensemble_in_the_harness
 def test_result_does_not_depend_on_the_batch(name, relu_model, images, labels):
     attack = EVERY[name](IG, 0.1)
     together = attack(relu_model, images, labels)
@@ -213,7 +218,7 @@ def test_says_so_where_the_original_map_is_not_finite(name, own_errors):
         EVERY[name](Gradient(), 0.2)(Cliff(), images, torch.tensor([0, 0]))
 
 
-@every
+@every_or_ensemble_in_the_harness
 @settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
