@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,6 +34,7 @@ from holdfast.audit.removal import (
     write_edited,
 )
 from holdfast.audit.repeatable import device_of, fingerprint, seeded
+from holdfast.audit.roar_cells import CHANCE, NOTHING, Cell, gather, is_begun, ranks_file
 from holdfast.contracts import (
     Attribution,
     HoldfastError,
@@ -49,16 +50,6 @@ from holdfast.models import evaluating
 from holdfast.training.recipe import Recipe, to_settings
 
 __all__ = ["ROAR"]
-
-SCHEMA = pa.schema(
-    {
-        "attribution": pa.string(),
-        "share": pa.float64(),
-        "repeat": pa.int64(),
-        "accuracy": pa.float64(),
-    }
-)
-_NOTHING, _CHANCE = "none", "random"
 
 
 def _attributions() -> dict[str, Attribution]:
@@ -134,8 +125,8 @@ class ROAR:
     def __post_init__(self) -> None:
         check_positive(self, "repeats")
         for name in self.attributions:
-            if name in (_NOTHING, _CHANCE) or not re.fullmatch(r"\w[\w -]*", name):
-                expected = f"letters, digits, - and _, and neither {_NOTHING} nor {_CHANCE}"
+            if name in (NOTHING, CHANCE) or not re.fullmatch(r"\w[\w -]*", name):
+                expected = f"letters, digits, - and _, and neither {NOTHING} nor {CHANCE}"
                 raise InputError("ROAR.attributions", f"the name {name!r}", expected)
         for share in self.shares:
             if not 0 < share < 1:
@@ -198,19 +189,19 @@ class ROAR:
             accuracy = self._retrain(cell, recipe, data, fill, out, progress)
             with whole(cell.record(out)) as unfinished:
                 pq.write_table(cell.row(accuracy), unfinished)
-            _gather(out)
-        return _gather(out)
+            gather(out)
+        return gather(out)
 
-    def _cells(self) -> list[_Cell]:
+    def _cells(self) -> list[Cell]:
         """List the models to train, a whole curve of each attribution before it is repeated."""
         return [
             cell
             for repeat in range(self.repeats)
             for cell in (
-                _Cell(_NOTHING, 0.0, repeat),
+                Cell(NOTHING, 0.0, repeat),
                 *(
-                    _Cell(name, share, repeat)
-                    for name in (*self.attributions, _CHANCE)
+                    Cell(name, share, repeat)
+                    for name in (*self.attributions, CHANCE)
                     for share in self.shares
                 ),
             )
@@ -231,7 +222,7 @@ class ROAR:
         ]
         shown = track(parts, f"Explaining by {name}", disable=not progress)
         for number, (split, part) in enumerate(shown):
-            file = _ranks_file(out, name, split, part)
+            file = ranks_file(out, name, split, part)
             if file.exists():
                 continue
             images = data[split].batch(range(part.start, part.stop))["images"].to(device_of(model))
@@ -242,7 +233,7 @@ class ROAR:
 
     def _retrain(
         self,
-        cell: _Cell,
+        cell: Cell,
         recipe: Recipe,
         data: dict[str, ImageDataset],
         fill: Tensor,
@@ -256,16 +247,16 @@ class ROAR:
         from holdfast.training.fit import train
 
         folder = cell.folder(out)
-        begun = _is_begun(folder)
+        begun = is_begun(folder)
         shutil.rmtree(folder / "cache" if begun else folder, ignore_errors=True)
 
         def with_holes(split: str, images: Tensor, part: slice) -> Tensor:
-            if cell.attribution == _NOTHING:
+            if cell.attribution == NOTHING:
                 return images
-            if cell.attribution == _CHANCE:
+            if cell.attribution == CHANCE:
                 ranks = rank_by_chance(images, self.seed * 1_000_003 + cell.repeat)
             else:
-                file = _ranks_file(out, cell.attribution, split, part)
+                file = ranks_file(out, cell.attribution, split, part)
                 ranks = torch.from_numpy(np.load(file).astype(np.int64))
             return fill_first(images, ranks, cell.share, fill)
 
@@ -321,75 +312,6 @@ class ROAR:
             text = plain_yaml.dump({"versions": made_with, **begun, **now})
             with whole(file) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One model to train, on what is left of the images."""
-
-    attribution: str
-    share: float
-    repeat: int
-
-    def __str__(self) -> str:
-        removed = f"{100 * self.share:g} % of the pixels removed"
-        return f"{self.attribution}, {removed}, repeat {self.repeat}"
-
-    def folder(self, out: Path) -> Path:
-        return out / self.attribution / f"{self.share}-{self.repeat}"
-
-    def record(self, out: Path) -> Path:
-        return self.folder(out) / "record.parquet"
-
-    def row(self, accuracy: float) -> pa.Table:
-        values = [self.attribution, self.share, self.repeat, accuracy]
-        columns = {name: [value] for name, value in zip(SCHEMA.names, values, strict=True)}
-        return pa.table(columns, schema=SCHEMA)
-
-
-def _read_record(file: Path, attributions: Mapping[str, int]) -> pa.Table:
-    """Read what a cell came to; refuse what is no such record."""
-    try:
-        record = pq.ParquetFile(file).read().select(SCHEMA.names).cast(SCHEMA)
-        (row,) = record.to_pylist()
-        sound = row["attribution"] in attributions and 0 <= row["accuracy"] <= 1
-        sound = sound and 0 <= row["share"] < 1 and row["repeat"] >= 0
-    except (pa.ArrowException, KeyError, TypeError, ValueError):
-        sound = False
-    if not sound:
-        remedy = "remove it, and its model is tested again"
-        raise HoldfastError(f"{file} is no record of one retrained model; {remedy}")
-    return record
-
-
-def _gather(out: Path) -> pa.Table:
-    """Bring the records of all cells that are done into one file."""
-    begun = plain_yaml.read_mapping(out / "settings.yaml")
-    names = [key.removeprefix("attributions.") for key in begun if key.startswith("attributions.")]
-    place = {name: number for number, name in enumerate((_NOTHING, *names, _CHANCE))}
-    files = sorted(out.glob("*/*/record.parquet"))
-    rows = pa.concat_tables([_read_record(file, place) for file in files])
-    rows = pa.Table.from_pylist(
-        sorted(rows.to_pylist(), key=lambda r: (place[r["attribution"]], r["share"], r["repeat"])),
-        schema=SCHEMA,
-    )
-    with whole(out / "roar.parquet") as unfinished:
-        pq.write_table(rows, unfinished)
-    return rows
-
-
-def _is_begun(folder: Path) -> bool:
-    """Whether a cell's training is there to be gone on with; where it was moved, it is not."""
-    if not (folder / "config.yaml").exists():
-        return False
-    kept = (folder / "model.safetensors", *folder.glob("checkpoints/*.ckpt"))
-    data = plain_yaml.read_mapping(folder / "config.yaml").get("data")
-    here = isinstance(data, dict) and data.get("path") == str(folder / "data")
-    return here and any(file.exists() for file in kept)
-
-
-def _ranks_file(out: Path, name: str, split: str, part: slice) -> Path:
-    return out / name / "ranks" / f"{split}-{part.start:07d}.npy"
 
 
 # --- training ------------------------------------------------------------------------------------
