@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import Any, Never
+from typing import Any
 
 import holdfast
 from holdfast.cli.messages import message_of, one_line, warnings_as_lines
@@ -133,7 +133,7 @@ def _prepare_streams() -> None:
 def _terminable(received: list[int]) -> Iterator[None]:
     """End on SIGTERM as on an interrupt: what is being written is cleaned away."""
 
-    def end(number: int, _: object) -> Never:
+    def end(number: int, _: object) -> None:
         received.append(number)
         raise SystemExit(_TERMINATED)
 
