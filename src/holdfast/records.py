@@ -11,7 +11,17 @@ import pyarrow.parquet as pq
 
 from holdfast.errors import InputError
 
-__all__ = ["check_range", "is_name", "read_records", "shown"]
+__all__ = ["ROAR", "check_range", "is_name", "read_records", "read_roar", "shown"]
+
+ROAR = pa.schema(
+    {
+        "attribution": pa.string(),
+        "share": pa.float64(),
+        "repeat": pa.int64(),
+        "accuracy": pa.float64(),
+    }
+)
+"""The columns of what retrained models come to; of an audit's, see `holdfast.parts`."""
 
 _ROWS = 50_000_000
 _NAME = 300
@@ -67,6 +77,28 @@ def read_records(path: Path, schema: pa.Schema, expected: str) -> pa.Table:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         came = f"a file that cannot be read ({reason})"
         raise InputError(str(path), came, expected) from error
+
+
+def read_roar(path: Path, expected: str) -> pa.Table:
+    """Read what retrained models came to.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_records` does; or if a number is out of its range.
+
+    Examples
+    --------
+    >>> read_roar(Path("nowhere.parquet"), "ROAR's results")
+    Traceback (most recent call last):
+        ...
+    holdfast.contracts.InputError: nowhere.parquet: expected ROAR's results, got no file
+    """
+    table = read_records(path, ROAR, expected)
+    check_range(path, "repeat", table["repeat"], 0, 2**40)
+    for name in ("share", "accuracy"):
+        check_range(path, name, table[name], 0, 1)
+    return table
 
 
 def check_range(

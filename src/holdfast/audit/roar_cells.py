@@ -10,19 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from holdfast import plain_yaml
-from holdfast.contracts import HoldfastError
+from holdfast.contracts import HoldfastError, InputError
 from holdfast.files import whole
+from holdfast.records import ROAR, read_roar
 
 __all__ = ["CHANCE", "NOTHING", "Cell", "gather", "is_begun", "ranks_file"]
 
-SCHEMA = pa.schema(
-    {
-        "attribution": pa.string(),
-        "share": pa.float64(),
-        "repeat": pa.int64(),
-        "accuracy": pa.float64(),
-    }
-)
 NOTHING, CHANCE = "none", "random"
 
 
@@ -49,8 +42,8 @@ class Cell:
     def row(self, accuracy: float) -> pa.Table:
         """Make its record."""
         values = [self.attribution, self.share, self.repeat, accuracy]
-        columns = {name: [value] for name, value in zip(SCHEMA.names, values, strict=True)}
-        return pa.table(columns, schema=SCHEMA)
+        columns = {name: [value] for name, value in zip(ROAR.names, values, strict=True)}
+        return pa.table(columns, schema=ROAR)
 
 
 def gather(out: Path) -> pa.Table:
@@ -62,7 +55,7 @@ def gather(out: Path) -> pa.Table:
     rows = pa.concat_tables([_read_record(file, place) for file in files])
     rows = pa.Table.from_pylist(
         sorted(rows.to_pylist(), key=lambda r: (place[r["attribution"]], r["share"], r["repeat"])),
-        schema=SCHEMA,
+        schema=ROAR,
     )
     with whole(out / "roar.parquet") as unfinished:
         pq.write_table(rows, unfinished)
@@ -87,11 +80,11 @@ def ranks_file(out: Path, name: str, split: str, part: slice) -> Path:
 def _read_record(file: Path, attributions: Mapping[str, int]) -> pa.Table:
     """Read what a cell came to; refuse what is no such record."""
     try:
-        record = pq.ParquetFile(file).read().select(SCHEMA.names).cast(SCHEMA)
+        record = read_roar(file, "a record")
         (row,) = record.to_pylist()
         sound = row["attribution"] in attributions and 0 <= row["accuracy"] <= 1
-        sound = sound and 0 <= row["share"] < 1 and row["repeat"] >= 0
-    except (pa.ArrowException, KeyError, TypeError, ValueError):
+        sound = sound and 0 <= row["share"] < 1
+    except (InputError, ValueError):
         sound = False
     if not sound:
         remedy = "remove it, and its model is tested again"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from holdfast import plain_yaml
 from holdfast.contracts import InputError
-from holdfast.parts import DamagedError, read_part, settings_digest
+from holdfast.parts import SCHEMA, DamagedError, read_part, settings_digest
 from holdfast.records import check_range, read_records, shown
 from holdfast.report.gallery_file import read_gallery
 
@@ -23,15 +23,6 @@ __all__ = ["KEPT", "SIMILARITIES", "AuditedRun", "read_run"]
 SIMILARITIES = ("top_k_intersection", "kendall_tau", "spearman_rho")
 KEPT = "preserved"
 
-SCHEMA = pa.schema(
-    {
-        "index": pa.int64(),
-        "label": pa.int64(),
-        "check": pa.string(),
-        "measure": pa.string(),
-        "value": pa.float64(),
-    }
-)
 _SHARES = ("correct", "preserved", "no_direction", "top_k_intersection")
 _BOUNDS = {
     **dict.fromkeys((*_SHARES, "loc", "energy_game", "positive_percentage"), (0.0, 1.0)),

@@ -9,14 +9,13 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
 from holdfast.contracts import InputError
 from holdfast.plot import INK, QUIET
-from holdfast.records import check_range, read_records
+from holdfast.records import read_roar
 from holdfast.report.curves import COLOURS
 from holdfast.report.records import AuditedRun
 from holdfast.report.section import Plot, Section
@@ -35,14 +34,6 @@ READING = (
     "curve that is not below the control’s says little.",
 )
 FILE = "roar.parquet"
-SCHEMA = pa.schema(
-    {
-        "attribution": pa.string(),
-        "share": pa.float64(),
-        "repeat": pa.int64(),
-        "accuracy": pa.float64(),
-    }
-)
 # One more than there are colours, so that pairs of both repeat late.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
@@ -227,12 +218,9 @@ def _read(folder: Path) -> _Found:
     file = folder / FILE
     if not file.is_file():
         raise InputError("folder", folder, "a folder of ROAR's results, with roar.parquet")
-    table = read_records(file, SCHEMA, "ROAR's results in Parquet")
+    table = read_roar(file, "ROAR's results in Parquet")
     if table.num_rows == 0:
         raise InputError(str(file), "no records", "at least one record")
-    check_range(file, "repeat", table["repeat"], 0, 2**40)
-    for name in ("share", "accuracy"):
-        check_range(file, name, table[name], 0, 1)
     cells = table.group_by(["attribution", "share", "repeat"]).aggregate([([], "count_all")])
     if cells.num_rows < table.num_rows:
         raise InputError(str(file), "several", "one record for each map, share and repeat")
