@@ -6,8 +6,9 @@ Both kinds offer the same ``read(indices)``, and give the same pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -273,16 +274,11 @@ def open_image(encoded: dict[str, Any] | None, row: int, noun: str = "image") ->
         ...
     holdfast.contracts.HoldfastError: image 7 (1.png) cannot be read: ...
     """
-    if not encoded or (encoded["bytes"] is None and not encoded["path"]):
-        raise HoldfastError(f"row {row} of the {noun}s is empty")
-    try:
-        image = _opened(encoded)
+    with _opened(encoded, row, noun) as image:
         image.load()
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)
         return _eight_bits(_on_white(image) if noun == "image" else image)
-    except Exception as error:  # a broken file makes Pillow fail in any way at all
-        raise HoldfastError(f"{_place(encoded, row, noun)} cannot be read: {error}") from error
 
 
 def image_header(encoded: dict[str, Any] | None, row: int) -> tuple[tuple[int, int], str]:
@@ -300,20 +296,27 @@ def image_header(encoded: dict[str, Any] | None, row: int) -> tuple[tuple[int, i
     >>> image_header({"bytes": buffer.getvalue(), "path": None}, row=0)
     ((8, 9), 'colour')
     """
+    with _opened(encoded, row) as image:
+        height, width = image.height, image.width
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING:
+            height, width = width, height
+        grey = "grey" if image.mode in _GREY else "colour"
+        return (height, width), "transparent" if image.has_transparency_data else grey
+
+
+@contextmanager
+def _opened(encoded: dict[str, Any] | None, row: int, noun: str = "image") -> Iterator[Image.Image]:
+    """Open an image for the block, and name it in whatever goes wrong there."""
     if not encoded or (encoded["bytes"] is None and not encoded["path"]):
-        raise HoldfastError(f"row {row} of the images is empty")
+        raise HoldfastError(f"row {row} of the {noun}s is empty")
     try:
-        with _opened(encoded) as image:
-            height, width = image.height, image.width
-            if image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING:
-                height, width = width, height
-            grey = "grey" if image.mode in _GREY else "colour"
-            return (height, width), "transparent" if image.has_transparency_data else grey
+        with _identified(encoded) as image:
+            yield image
     except Exception as error:  # a broken file makes Pillow fail in any way at all
-        raise HoldfastError(f"{_place(encoded, row)} cannot be read: {error}") from error
+        raise HoldfastError(f"{_place(encoded, row, noun)} cannot be read: {error}") from error
 
 
-def _opened(encoded: dict[str, Any]) -> Image.Image:
+def _identified(encoded: dict[str, Any]) -> Image.Image:
     content, path = encoded["bytes"], encoded["path"]
     if content is None and not os.path.isfile(path):
         raise ValueError("there is no such file")  # nor a pipe, which would never end
