@@ -19,11 +19,7 @@ from pathlib import Path
 
 def serve():
     """Answer each line that asks for a run by a line that says how it ended."""
-    asks, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    preload()
-    print("ready", file=answers)
+    asks, answers = ready()
     for line in asks:
         asked = json.loads(line)
         began = time.monotonic()
@@ -41,6 +37,19 @@ def serve():
         status, timed_out = watch(child, asked)
         seconds = time.monotonic() - began
         print(json.dumps([os.waitstatus_to_exitcode(status), timed_out, seconds]), file=answers)
+
+
+def ready():
+    """Import everything and say so; return the streams of questions and of answers.
+
+    They take the places of stdin and stdout, in which what is run must not find or leave anything.
+    """
+    asks, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    preload()
+    print("ready", file=answers)
+    return asks, answers
 
 
 def preload():

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nursery import preload
+from nursery import ready
 
 CASES_A_PROCESS = 20
 MEMORY = 6 << 30
@@ -28,11 +28,7 @@ MEMORY = 6 << 30
 
 def serve():
     """Answer each case, in the order in which they come."""
-    asks, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    preload()
-    print("ready", file=answers)
+    asks, answers = ready()
     worker = None
     for line in asks:
         if worker is None or worker.done >= CASES_A_PROCESS:
