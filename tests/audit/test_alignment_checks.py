@@ -70,6 +70,22 @@ def test_boundary_alignment_is_the_distance_of_the_methods_maps(smooth_model, ba
         assert measures[name][~known].isnan().all(), name
 
 
+def test_ig_has_by_default_20_points_by_the_trapezoid_rule_as_big_has(smooth_model, batch):
+    """ICLR 2022, appendix B.3: np.linspace(0, 1, 20), the ends counting half."""
+    images = batch["images"]
+    targets = smooth_model(images).argmax(1)
+    total = torch.zeros_like(images)
+    for place in range(20):
+        x = (images * place / 19).requires_grad_(True)
+        smooth_model(x).gather(1, targets[:, None]).sum().backward()
+        total += x.grad * (0.5 if place in (0, 19) else 1.0) / 19
+    big, found = BoundaryIntegratedGradients(SEARCH).with_found(smooth_model, images)
+    expected = (images * total - big).flatten(1).norm(dim=1)
+    assert found.any()
+    measured = BoundaryAlignment(SEARCH)(smooth_model, batch)["ig_big"]
+    assert torch.allclose(measured[found], expected[found], rtol=1e-9)
+
+
 def test_no_value_without_a_boundary():
     class Constant(nn.Module):
         def forward(self, x):

@@ -75,7 +75,8 @@ class BoundaryAlignment:
     steps : int
         Points on the path from the boundary for BIG.
     integrated_gradients : IntegratedGradients
-        What is compared with BIG and AGI.
+        What is compared with BIG and AGI; by default with 20 points and the trapezoid rule, as
+        published (appendix B.3) and as BIG has them.
     agi : AdversarialGradientIntegration
         The settings of AGI.
 
@@ -95,7 +96,7 @@ class BoundaryAlignment:
 
     search: BoundarySearch = BoundarySearch()
     steps: int = 20
-    integrated_gradients: IntegratedGradients = IntegratedGradients()
+    integrated_gradients: IntegratedGradients = IntegratedGradients(steps=20, rule="trapezoid")
     agi: AdversarialGradientIntegration = AdversarialGradientIntegration()
 
     def __post_init__(self) -> None:
