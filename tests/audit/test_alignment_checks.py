@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from holdfast.attributions import (
 )
 from holdfast.audit import BoundaryAlignment, ImageAlignment
 from holdfast.contracts import Batch, InputError
+from holdfast.models import Normalized, Standardized
 
 SEARCH = BoundarySearch(steps=5, scout_steps=5, restarts=1, restart_steps=2)
 
@@ -32,7 +35,50 @@ def test_image_alignment_against_a_loop(smooth_model, batch):
         alignment = product / x.grad.square().sum().sqrt()
         assert measures["alignment"][n].item() == pytest.approx(alignment.item())
         cosine = alignment / image.square().sum().sqrt()
-        assert measures["cosine"][n].item() == pytest.approx(cosine.item())
+        assert measures["absolute_cosine"][n].item() == pytest.approx(cosine.item())
+
+
+def of_the_truth(network, mean, deviation, image, label):
+    """The cosine of figure 6, value by value."""
+    x = ((image - mean) / deviation).detach().requires_grad_(True)
+    network(x[None])[0, label].backward()
+    pairs = list(zip(x.flatten().tolist(), x.grad.flatten().tolist(), strict=True))
+    lengths = [math.sqrt(math.fsum(pair[side] ** 2 for pair in pairs)) for side in (0, 1)]
+    return math.fsum(a * b for a, b in pairs) / math.prod(lengths)
+
+
+@pytest.fixture
+def wide():
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(24, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    images = torch.rand(6, 2, 3, 4, dtype=torch.float64)
+    return network, Batch(images=images, labels=torch.tensor([0, 1, 2, 0, 1, 2]))
+
+
+def test_signed_cosine_of_the_true_class_in_normalized_input(wide):
+    network, batch = wide
+    model = Normalized(network, (0.4, 0.6), (0.2, 0.3)).double()
+    measures = ImageAlignment()(model, batch)
+    pairs = list(zip(batch["images"], batch["labels"], strict=True))
+    expected = [of_the_truth(network, model.mean, model.std, x, y) for x, y in pairs]
+    assert measures["signed_cosine"].tolist() == pytest.approx(expected)
+    assert min(expected) < 0 < max(expected)
+    # Neither what is predicted, nor pixels, nor the absolute value gives the same.
+    assert (measures["signed_cosine"].abs() - measures["absolute_cosine"]).abs().min() > 1e-3
+    in_pixels = ImageAlignment(anchor="pixels")(model, batch)
+    expected = [of_the_truth(model, 0, 1, x, y) for x, y in pairs]
+    assert in_pixels["signed_cosine"].tolist() == pytest.approx(expected)
+    assert torch.equal(in_pixels["absolute_cosine"], measures["absolute_cosine"])
+
+
+def test_signed_cosine_of_each_image_standardized(wide):
+    network, batch = wide
+    measures = ImageAlignment()(Standardized(network), batch)
+    expected = [
+        of_the_truth(network, x.mean(), x.std(correction=0), x, y)
+        for x, y in zip(batch["images"], batch["labels"], strict=True)
+    ]
+    assert measures["signed_cosine"].tolist() == pytest.approx(expected)
 
 
 def test_image_alignment_where_there_is_nothing(smooth_model):
@@ -43,10 +89,12 @@ def test_image_alignment_where_there_is_nothing(smooth_model):
     batch = Batch(images=torch.rand(2, 1, 3, 3), labels=torch.tensor([0, 1]))
     assert {n: v.tolist() for n, v in ImageAlignment()(Flat(), batch).items()} == {
         "alignment": [0, 0],
-        "cosine": [0, 0],
+        "absolute_cosine": [0, 0],
+        "signed_cosine": [0, 0],
     }
     black = Batch(images=torch.zeros(1, 2, 5, 5).double(), labels=torch.tensor([0]))
-    assert ImageAlignment()(smooth_model, black)["cosine"].tolist() == [0]
+    measures = ImageAlignment()(smooth_model, black)
+    assert measures["absolute_cosine"].tolist() == measures["signed_cosine"].tolist() == [0]
 
 
 def test_boundary_alignment_is_the_distance_of_the_methods_maps(smooth_model, batch):

@@ -5,7 +5,7 @@ import torch
 from scipy import ndimage
 
 from holdfast.contracts import InputError
-from holdfast.metrics import input_alignment, map_distance, mass_centre
+from holdfast.metrics import input_alignment, input_cosine, map_distance, mass_centre
 
 
 def test_alignment_equals_the_formula() -> None:
@@ -42,6 +42,26 @@ def test_zero_gradient_has_alignment_zero() -> None:
     gradients[1] = 1
     images = torch.full((2, 1, 4, 4), 0.5)
     assert input_alignment(images, gradients).tolist() == pytest.approx([0.0, 2.0])
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_cosine_equals_the_formula(size: float) -> None:
+    images, gradients = torch.randn(4, 3, 5, 6), torch.randn(4, 3, 5, 6)
+
+    value = input_cosine(images, gradients * size)
+
+    for n in range(4):
+        x, g = images[n].flatten().tolist(), gradients[n].flatten().tolist()
+        lengths = [math.sqrt(math.fsum(a * a for a in v)) for v in (x, g)]
+        expected = math.fsum(a * b for a, b in zip(x, g, strict=True)) / math.prod(lengths)
+        assert value[n].item() == pytest.approx(expected, abs=1e-6)
+    assert value.min() < 0
+
+
+def test_cosine_with_nothing_is_zero() -> None:
+    one, none = torch.ones(1, 1, 2, 3), torch.zeros(1, 1, 2, 3)
+    pairs = [(one, none), (none, one), (none, none), (one, -one)]
+    assert [input_cosine(*pair).item() for pair in pairs] == pytest.approx([0, 0, 0, -1])
 
 
 @pytest.mark.usefixtures("own_errors")

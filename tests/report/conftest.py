@@ -200,7 +200,8 @@ def write_whole_run(
         for measure in ("top_k_intersection", "kendall_tau", "spearman_rho"):
             note(f"reference/{name}", measure, near(0.3, 0.1), shown)
     note("alignment/image", "alignment", near(2 + 4 * strength, 1, 0, 99), shown)
-    note("alignment/image", "cosine", near(0.1 + 0.3 * strength, 0.05, 0, 1), shown)
+    note("alignment/image", "absolute_cosine", near(0.1 + 0.3 * strength, 0.05, 0, 1), shown)
+    note("alignment/image", "signed_cosine", near(0.3 * strength, 0.05), shown)
     for measure in ("sm_bsm", "ig_big", "ig_agi"):
         distance = 9 - 4 * strength - closeness + 0.3 * random.normal(size=images)
         note("alignment/boundary", measure, distance, shown)

@@ -13,14 +13,15 @@ from holdfast.attributions import (
     AdversarialGradientIntegration,
     Gradient,
     IntegratedGradients,
+    input_gradient,
     integrate,
     path_points,
     resolve_targets,
 )
 from holdfast.audit.measures import spread
-from holdfast.contracts import Batch, check_positive, checked, same_draws
-from holdfast.metrics import input_alignment, map_distance
-from holdfast.models import evaluating
+from holdfast.contracts import Batch, check_positive, checked, chunks, default_chunk, same_draws
+from holdfast.metrics import input_alignment, input_cosine, map_distance
+from holdfast.models import Anchor, at_anchor, evaluating
 
 __all__ = ["BoundaryAlignment", "ImageAlignment"]
 
@@ -28,33 +29,54 @@ __all__ = ["BoundaryAlignment", "ImageAlignment"]
 @dataclass(frozen=True)
 @checked
 class ImageAlignment:
-    """How far the gradient of the predicted class points along the image.
+    """How far gradients point along the image: two published quantities, side by side.
 
-    ``alignment`` is |⟨x, ∇Ψ⟩| / ‖∇Ψ‖₂, in the units of pixels; ``cosine`` is that divided by
-    ‖x‖₂, from 0 to 1. Both are 0 where the gradient is zero.
+    ``alignment`` is |⟨x, ∇Ψ⟩| / ‖∇Ψ‖₂, with Ψ the logit of the predicted class and x the pixels, in
+    their units; ``absolute_cosine`` is that divided by ‖x‖₂, from 0 to 1 (Etmann et al.).
+
+    ``signed_cosine`` is ⟨x, g⟩ / (‖x‖₂‖g‖₂), with g the gradient of the true class's logit and x
+    what the model is aligned with, from −1 to 1 (ECCV 2020). The two may order models differently.
+
+    Where the gradient or the image is zero, all three are 0.
+
+    Parameters
+    ----------
+    anchor : {"normalized", "pixels"}
+        The x of ``signed_cosine``, which g is taken with respect to, as in `ART`: the model's
+        normalized input, or the pixels. A model without `Normalized` or `Standardized` around it
+        has but its pixels.
 
     References
     ----------
     Etmann et al., On the Connection Between Adversarial Robustness and Saliency Map
-    Interpretability (ICML 2019).
+    Interpretability (ICML 2019). Attributional Robustness Training using Input-Gradient Spatial
+    Alignment (ECCV 2020), figure 6.
 
     Examples
     --------
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
-    >>> model[1].weight.data = torch.tensor([[0.0, 5.0], [0.0, 0.0]])
-    >>> batch = Batch(images=torch.tensor([[[[0.6, 0.8]]]]), labels=torch.tensor([0]))
+    >>> model[1].weight.data = torch.tensor([[0.0, 5.0], [-1.0, 0.0]])
+    >>> batch = Batch(images=torch.tensor([[[[0.6, 0.8]]]]), labels=torch.tensor([1]))
     >>> {name: round(float(value), 3) for name, value in ImageAlignment()(model, batch).items()}
-    {'alignment': 0.8, 'cosine': 0.8}
+    {'alignment': 0.8, 'absolute_cosine': 0.8, 'signed_cosine': -0.6}
     """
 
+    anchor: Anchor = "normalized"
+
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Float64[Tensor, " n"]]:
-        """Return alignment and cosine of each image, ``(N,)``."""
-        images = batch["images"]
-        alignment = input_alignment(images, Gradient()(model, images)).double()
-        length = images.flatten(1).norm(dim=1).double()
+        """Return the three measures of each image, ``(N,)``."""
+        images, labels = batch["images"], batch["labels"]
+        pixels, of_prediction = images.double(), Gradient()(model, images).double()
+        with evaluating(model), torch.no_grad():
+            seen, inside = at_anchor(model, images, self.anchor)
+            of_truth = [
+                input_gradient(inside, seen[part], labels[part])
+                for part in chunks(len(images), default_chunk(images))
+            ]
         return {
-            "alignment": alignment,
-            "cosine": torch.where(length > 0, alignment / length.clamp_min(1e-30), 0),
+            "alignment": input_alignment(pixels, of_prediction),
+            "absolute_cosine": input_cosine(pixels, of_prediction).abs(),
+            "signed_cosine": input_cosine(seen.double(), torch.cat(of_truth).double()),
         }
 
 

@@ -5,7 +5,7 @@ compare the order of two maps take their pixel scores, ``pixel_scores(maps)``; t
 map with an object take the map itself, and the object's box or mask.
 """
 
-from holdfast.metrics.alignment import input_alignment, map_distance, mass_centre
+from holdfast.metrics.alignment import input_alignment, input_cosine, map_distance, mass_centre
 from holdfast.metrics.heatmap import best_threshold, heatmap
 from holdfast.metrics.localization import (
     concentration,
@@ -31,6 +31,7 @@ __all__ = [
     "gt_known_loc",
     "heatmap",
     "input_alignment",
+    "input_cosine",
     "kendall_tau",
     "loc",
     "map_distance",

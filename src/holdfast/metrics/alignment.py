@@ -9,7 +9,7 @@ from torch import Tensor
 from holdfast.contracts import InputError, check_same_shape
 from holdfast.metrics.scores import check_finite
 
-__all__ = ["input_alignment", "map_distance", "mass_centre"]
+__all__ = ["input_alignment", "input_cosine", "map_distance", "mass_centre"]
 
 
 def input_alignment(
@@ -44,17 +44,44 @@ def input_alignment(
     >>> input_alignment(images, gradients=torch.tensor([[[[0.0, -5.0]]]]))
     tensor([0.8000])
     """
-    if images.ndim != 4 or images[:1].numel() == 0:
-        raise InputError("images", f"shape {tuple(images.shape)}", "shape (N, C, H, W)")
-    check_same_shape(images, gradients, ("images", "gradients"))
-    check_finite(images, "images")
-    check_finite(gradients, "gradients")
-    x, g = images.flatten(1), gradients.flatten(1)
-    # Scaled first: the squares of a saturated network's gradient would underflow to nothing.
-    largest = g.detach().abs().amax(1, keepdim=True)
-    g = g / torch.where(largest > 0, largest, 1)
-    length = torch.where(largest > 0, g, 1).norm(dim=1)
-    return (x * g).sum(1).abs() / length
+    _check(images, gradients)
+    return (images.flatten(1) * _unit(gradients)).sum(1).abs()
+
+
+def input_cosine(
+    images: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]
+) -> Float[Tensor, " n"]:
+    """Return the cosine between the image and its gradient: ⟨x, g⟩ / (‖x‖₂‖g‖₂), with its sign.
+
+    What ART raises, and what figure 6 of *Attributional Robustness Training using Input-Gradient
+    Spatial Alignment* (ECCV 2020) shows, with g the gradient of the true class's logit and x the
+    input that the gradient is taken with respect to.
+
+    Parameters
+    ----------
+    images : Tensor
+        The images x ``(N, C, H, W)``, as the gradient was taken: pixels, or normalized input.
+    gradients : Tensor
+        g at them, of the same shape.
+
+    Returns
+    -------
+    Tensor
+        ``(N,)``, from −1 to 1; 0 where the image or the gradient is zero.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or are not ``(N, C, H, W)``, or values are NaN or infinite.
+
+    Examples
+    --------
+    >>> images = torch.tensor([[[[0.6, 0.8]]]])
+    >>> input_cosine(images, gradients=torch.tensor([[[[0.0, -5.0]]]]))
+    tensor([-0.8000])
+    """
+    _check(images, gradients)
+    return (_unit(images) * _unit(gradients)).sum(1)
 
 
 def map_distance(
@@ -140,3 +167,20 @@ def mass_centre(scores: Float[Tensor, "n p"], shape: tuple[int, int]) -> Float[T
     rows = torch.arange(height, dtype=scores.dtype, device=scores.device)
     columns = torch.arange(width, dtype=scores.dtype, device=scores.device)
     return torch.stack([(share.sum(2) * rows).sum(1), (share.sum(1) * columns).sum(1)], dim=1)
+
+
+def _check(images: Tensor, gradients: Tensor) -> None:
+    if images.ndim != 4 or images[:1].numel() == 0:
+        raise InputError("images", f"shape {tuple(images.shape)}", "shape (N, C, H, W)")
+    check_same_shape(images, gradients, ("images", "gradients"))
+    check_finite(images, "images")
+    check_finite(gradients, "gradients")
+
+
+def _unit(maps: Tensor) -> Float[Tensor, "n p"]:
+    """Scale each map to length 1; what is zero stays so."""
+    flat = maps.flatten(1)
+    # Scaled first: the squares of a saturated network's gradient would underflow to nothing.
+    largest = flat.detach().abs().amax(1, keepdim=True)
+    flat = flat / torch.where(largest > 0, largest, 1)
+    return flat / torch.where(largest > 0, flat, 1).norm(dim=1, keepdim=True)

@@ -1,5 +1,6 @@
 """Classifiers, normalization that travels with them, and the softplus surrogate of any of them."""
 
+from holdfast.models.anchor import Anchor, at_anchor
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, classes_in, names
 from holdfast.models.classifier import as_logits, classify, differentiate, no_gradient
@@ -22,6 +23,7 @@ from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wr
 from holdfast.preprocessing import Preprocessing
 
 __all__ = [
+    "Anchor",
     "Architecture",
     "Attributing",
     "Normalized",
@@ -29,6 +31,7 @@ __all__ = [
     "Standardized",
     "SurrogateFit",
     "as_logits",
+    "at_anchor",
     "cifar_resnet10",
     "cifar_resnet18",
     "classes_in",

@@ -14,8 +14,8 @@ from holdfast.adversarial import PGD
 from holdfast.attributions import select_output
 from holdfast.contracts import Batch, InputError, check_positive, checked
 from holdfast.models import (
-    Normalized,
-    Standardized,
+    Anchor,
+    at_anchor,
     classify,
     differentiate,
     double_backward,
@@ -36,7 +36,6 @@ __all__ = [
     "per_image",
 ]
 
-Anchor = Literal["normalized", "pixels"]
 Channels = Literal["each", "mean"]
 Negative = Literal["argmax", "argmin"]
 
@@ -243,7 +242,7 @@ def _ask(model: nn.Module, images: Tensor, beta: float, anchor: Anchor) -> tuple
     """Return what the gradients are aligned with, and the surrogate's logits made of it."""
     x = images if images.requires_grad else images.detach().requires_grad_(True)
     with softplus(beta), double_backward():
-        seen, inner = _anchor(model, x, anchor)
+        seen, inner = at_anchor(model, x, anchor)
         return seen, classify(inner, seen)
 
 
@@ -254,14 +253,3 @@ def _rival(logits: Tensor, labels: Tensor, negative: Negative) -> Float[Tensor, 
     if negative == "argmin":
         return logits.scatter(1, labels[:, None], float("inf")).min(1).values
     raise InputError("negative", repr(negative), "'argmax' or 'argmin'")
-
-
-def _anchor(model: nn.Module, images: Tensor, anchor: Anchor) -> tuple[Tensor, nn.Module]:
-    """Split the model into what it is aligned with and the classifier that takes it."""
-    if anchor == "pixels":
-        return images, model
-    if anchor != "normalized":
-        raise InputError("anchor", repr(anchor), "'normalized' or 'pixels'")
-    if isinstance(model, Normalized | Standardized):
-        return model.normalize(images), model.module
-    return images, model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.report.checks import KNOWN, checks_named, column_of
+from holdfast.report.checks import KNOWN, checks_named, column_of, spread_plots
 from holdfast.report.correlation import correlation_sheet
 from holdfast.report.records import AuditedRun
 from holdfast.report.section import Section
@@ -16,8 +16,10 @@ __all__ = ["alignment_sections"]
 READING = (
     (
         "Alignment",
-        "With the image: how far the gradient points along the image itself, as length and as "
-        "cosine. With boundaries: how far a map is from the same map taken at the nearest point "
+        "With the image: how far the gradient points along the image itself. Alignment is a length "
+        "in pixels, and |cosine| that divided by the image’s, for the predicted class. The signed "
+        "cosine is that of the true class’s gradient and the input as the model normalizes it, "
+        "which training for alignment raises. With boundaries: how far a map is from the same map taken at the nearest point "
         "where the model would change its mind; the smaller the distance, the more the map tells "
         "of that boundary. SM is the gradient, IG Integrated Gradients; BSM, BIG and AGI are their "
         "boundary variants.",
@@ -25,7 +27,7 @@ READING = (
 )
 CAPTIONS = {
     "alignment/image": (
-        "Gradient and image: length of the image along the gradient in units of pixels, and cosine "
+        "Gradient and image: length of the image along the gradient in units of pixels, and cosines "
         "in percent. Mean with its 95% confidence interval, and median."
     ),
     "alignment/boundary": (
@@ -47,7 +49,12 @@ def alignment_sections(runs: Sequence[AuditedRun], table: Table) -> list[Section
         sheets.append(correlations)
     if not sheets:
         return []
-    return [Section("alignment", "Alignment of maps", sheets=tuple(sheets), reading=READING)]
+    plots = spread_plots(runs, checks_named(table, "alignment/image"), ("signed_cosine",))
+    return [
+        Section(
+            "alignment", "Alignment of maps", sheets=tuple(sheets), plots=plots, reading=READING
+        )
+    ]
 
 
 def _sheet(table: Table, check: str, caption: str) -> Sheet:

@@ -27,7 +27,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
         "pointing_game",
     ),
     "wsol/": ("box_iou/", "mask_iou/", "top_1"),
-    "alignment/image": ("alignment", "cosine"),
+    "alignment/image": ("alignment", "absolute_cosine", "signed_cosine"),
     "alignment/boundary": ("sm_bsm", "ig_big", "ig_agi"),
     "faithfulness/": ("insertion", "deletion"),
     "reference/": SIMILARITIES,

@@ -26,6 +26,7 @@ SIGNS = {
     "energy_game": "EG",
     "positive_percentage": "PP",
     "concentration": "Con",
+    "absolute_cosine": "|cosine|",
     "sm_bsm": "‖SM − BSM‖",
     "ig_big": "‖IG − BIG‖",
     "ig_agi": "‖IG − AGI‖",
