@@ -19,16 +19,16 @@ READING = (
         "With the image: how far the gradient points along the image itself. Alignment is a length "
         "in pixels, and |cosine| that divided by the image’s, for the predicted class. The signed "
         "cosine is that of the true class’s gradient and the input as the model normalizes it, "
-        "which training for alignment raises. With boundaries: how far a map is from the same map taken at the nearest point "
-        "where the model would change its mind; the smaller the distance, the more the map tells "
-        "of that boundary. SM is the gradient, IG Integrated Gradients; BSM, BIG and AGI are their "
-        "boundary variants.",
+        "which training for alignment raises. With boundaries: how far a map is from the same map "
+        "taken at the nearest point where the model would change its mind; the smaller the "
+        "distance, the more the map tells of that boundary. SM is the gradient, IG Integrated "
+        "Gradients; BSM, BIG and AGI are their boundary variants.",
     ),
 )
 CAPTIONS = {
     "alignment/image": (
-        "Gradient and image: length of the image along the gradient in units of pixels, and cosines "
-        "in percent. Mean with its 95% confidence interval, and median."
+        "Gradient and image: length of the image along the gradient in units of pixels, and "
+        "cosines in percent. Mean with its 95% confidence interval, and median."
     ),
     "alignment/boundary": (
         "Distances (ℓ₂) of maps from their boundary variants. Mean with its 95% confidence "
