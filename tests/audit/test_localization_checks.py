@@ -132,6 +132,25 @@ def test_wsol_with_masks_alone(model, batch):
     assert measures["mask_iou/0.00"].tolist() == [1] * 6
 
 
+@pytest.mark.parametrize("kind", ["boxes", "masks"])
+def test_images_without_an_object_have_no_value(kind, model, batch):
+    """The others have the values that they have alone, whatever share of a shard is marked."""
+    masks = (torch.rand(6, SIZE, SIZE) > 0.5).float()
+    objects = {"boxes": batch["boxes"], "masks": masks}[kind].clone()
+    bare = Batch(images=batch["images"], labels=batch["labels"])
+    for checks in (Localization(Gradient()), WeaklySupervisedLocalization(thresholds=(0.2,))):
+        whole = checks(model, {**bare, kind: objects})
+        part, none = objects.clone(), torch.full_like(objects, torch.nan)
+        part[[0, 3]] = torch.nan
+        measures = checks(model, {**bare, kind: part})
+        for name in set(whole) - {"top_1"}:
+            assert measures[name][[0, 3]].isnan().all(), name
+            kept = [1, 2, 4, 5]
+            assert torch.allclose(measures[name][kept], whole[name][kept], equal_nan=True), name
+        nothing = checks(model, {**bare, kind: none})
+        assert all(values.isnan().all() for name, values in nothing.items() if name != "top_1")
+
+
 def test_default_thresholds_and_pictures(model, batch):
     check = WeaklySupervisedLocalization()
     assert [round(t, 2) for t in check.thresholds] == [round(0.05 * i, 2) for i in range(1, 20)]

@@ -136,7 +136,28 @@ def test_a_column_that_holds_no_list_of_numbers_is_not_taken_for_boxes(values: l
     assert read_boxes(datasets.Dataset.from_dict({"other": [[1, 2, 3, 4]]})) is None
 
 
-@pytest.mark.parametrize("bad", [[1, 2, 3], None, [1, 2, 3, None], [0.0, 0.0, 1.0, np.inf]])
+@pytest.mark.parametrize("box_format", ["xyxy", "xywh", "cxcywh"])
+def test_a_row_may_have_no_box(box_format: Any) -> None:
+    table = datasets.Dataset.from_dict({"bbox": [None, [4.0, 4.0, 6.0, 6.0], None]})
+    boxes = read_boxes(table, box_format)
+    assert boxes is not None
+    assert boxes.isnan().all(1).tolist() == [True, False, True]
+    shares = datasets.Dataset.from_dict({"bbox": [None, [0.1, 0.1, 0.5, 0.6]]})
+    with pytest.raises(InputError, match=r"0\.1, 0\.1, 0\.5, 0\.6 in row 1, and none above 1"):
+        read_boxes(shares, box_format)
+
+
+def test_a_column_without_any_value_is_not_there() -> None:
+    boxes = datasets.Sequence(datasets.Value("float32"), length=4)
+    features = datasets.Features(bbox=boxes, mask=datasets.Image(), saliency=PLANE)
+    nothing = {name: [None, None] for name in features}
+    table = datasets.Dataset.from_dict(nothing, features=features)
+    assert read_boxes(table) is None
+    assert find_planes(table, MASKS) is None
+    assert find_planes(table, SALIENCY) is None
+
+
+@pytest.mark.parametrize("bad", [[1, 2, 3], [], [1, 2, 3, None], [0.0, 0.0, 1.0, np.inf]])
 def test_a_box_that_is_not_four_numbers_is_refused(bad: Any) -> None:
     table = datasets.Dataset.from_dict({"bbox": [[0.0, 1.0, 2.0, 3.0], bad]})
     with pytest.raises(InputError, match=r"bbox: expected four finite numbers.*in row 1"):

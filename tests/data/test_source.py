@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
 from holdfast.contracts import HoldfastError, InputError
@@ -22,6 +23,7 @@ from holdfast.data import (
     ImageData,
     ImageDataset,
     as_expected,
+    contact_sheet,
     imagenet_classes,
     source,
 )
@@ -680,3 +682,34 @@ def test_arrays_are_images(tmp_path: Path) -> None:
     loaded = ImageData(str(tmp_path / "x.parquet")).load("train")
     assert loaded.shape == (1, 4, 5)
     assert np.array_equal(values(loaded)[..., 0], pixels)
+
+
+def test_rows_may_lack_boxes_masks_and_saliency(tmp_path: Path) -> None:
+    plane = [[0.0, 1.0, 0.5, 0.25]] * 3
+    write_plain_parquet(
+        tmp_path / "train.parquet",
+        noise(4, 3, 4),
+        [0, 1, 0, 1],
+        bbox=[None, [1, 0, 3, 2], None, [0, 0, 4, 3]],
+        mask=[plane, None, None, plane],
+        saliency=[plane, plane, None, None],
+    )
+    augmented = ImageData(str(tmp_path), augmentation=Augmentation(flip=True, rotation=10.0))
+    data = augmented.load("train")
+    expected = {"boxes": [1, 0, 1, 0], "masks": [0, 1, 1, 0], "saliency": [0, 0, 1, 1]}
+    for samples in (data.batch(range(4)), default_collate(data.__getitems__([0, 1, 2, 3]))):
+        for name, lacking in expected.items():
+            values = samples[name].flatten(1)  # type: ignore[literal-required]
+            assert values.isnan().all(1).int().tolist() == lacking, name
+            assert values.isnan().any(1).int().tolist() == lacking, name
+    assert contact_sheet(augmented).size[0] > 0
+    # Of the two images to test on none has a mask: the data has none.
+    write_plain_parquet(
+        tmp_path / "test.parquet",
+        noise(2, 3, 4),
+        [0, 1],
+        bbox=[None, None],
+        mask=[None, None],
+        saliency=[None, plane],
+    )
+    assert set(augmented.load("test").batch([0])) == {"images", "labels", "saliency"}

@@ -123,6 +123,7 @@ def test_before_an_attack_and_its_control(smooth_model, images, labels):
         ({"eps": -0.1}, "SaliencyTraining.eps"),
         ({"alpha": 1.5}, "SaliencyTraining.alpha"),
         ({"quantile": -0.5}, "SaliencyTraining.quantile"),
+        ({"missing": "guess"}, "SaliencyTraining.missing: expected 'noise', 'leave_out'"),
         ({"source": "labels"}, "SaliencyTraining.source: expected 'saliency', 'masks' or 'boxes'"),
     ],
 )
@@ -141,7 +142,7 @@ def test_refuses_settings(settings, says, own_errors):
             r"shape \(3, 5, 5\), got shape \(3, 4, 5\)",
         ),
         ("saliency", {"saliency": torch.full((3, 5, 5), 2.0)}, r"values in \[−1, 1\]"),
-        ("saliency", {"saliency": torch.full((3, 5, 5), float("nan"))}, r"values in \[−1, 1\]"),
+        ("saliency", {"saliency": torch.eye(5).log().expand(3, 5, 5)}, r"values in \[−1, 1\]"),
         ("masks", {"masks": torch.zeros(3, 1, 5, 5)}, r"batch\['masks'\]: expected shape"),
         ("boxes", {"boxes": torch.zeros(3, 5)}, r"batch\['boxes'\]: expected shape \(3, 4\)"),
         ("boxes", {"boxes": torch.zeros(3, 4), "epoch": -1}, r"batch\['epoch'\]: expected"),
@@ -158,12 +159,68 @@ def test_refuses_a_batch_without_epoch(smooth_model, images, labels):
         SaliencyTraining()(smooth_model, {"images": images, "labels": labels})
 
 
-@pytest.mark.parametrize(("source", "shape"), [("masks", (2, 5, 5)), ("boxes", (2, 4))])
-def test_refuses_rows_without_a_region(source, shape, relu_model, own_errors):
-    """Data sets fill the rows that have none with NaN."""
-    given = torch.full(shape, 1.0)
-    given[1] = torch.nan
-    images = torch.rand(2, 2, 5, 5, dtype=torch.float64)
-    batch = {"images": images, "labels": torch.tensor([0, 1]), "epoch": 0, source: given}
-    with pytest.raises(InputError, match=f"batch.'{source}'.: expected one for every image"):
-        SaliencyTraining(eps=0.1, source=source)(relu_model, batch)
+KINDS = {
+    "saliency": torch.rand(4, 3, 5) * 2 - 1,
+    "masks": torch.randint(2, (4, 3, 5)).float(),
+    "boxes": torch.tensor([[0.0, 1.0, 3.0, 3.0]]).repeat(4, 1),
+}
+
+
+@pytest.fixture
+def marked_in_part(linear_model):
+    """Four images of which the second and the last have no mask, box or saliency."""
+    images, labels = torch.rand(4, 2, 3, 5) * 0.6 + 0.2, torch.tensor([0, 1, 1, 0])
+    entries = {kind: values.clone() for kind, values in KINDS.items()}
+    for values in entries.values():
+        values[[1, 3]] = torch.nan
+    return {"images": images, "labels": labels, "epoch": 30, **entries}
+
+
+@pytest.fixture
+def linear_model():
+    return nn.Sequential(nn.Flatten(), nn.Linear(30, 2))
+
+
+@pytest.mark.parametrize("source", KINDS)
+def test_unmarked_images_are_trained_on_noise(source, linear_model, marked_in_part):
+    seen = []
+    linear_model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    objective = SaliencyTraining(eps=0.1, alpha=0.0, source=source)
+    terms = objective(linear_model, marked_in_part)
+    moved = seen[0] - marked_in_part["images"]
+    whole = objective(linear_model, marked_in_part | {source: KINDS[source]})
+    expected = seen[1] - marked_in_part["images"]
+    assert torch.allclose(moved[[0, 2]], expected[[0, 2]])  # as if all images were marked
+    assert not torch.allclose(moved[1], expected[1])
+    noise = moved[[1, 3]]
+    assert torch.allclose(noise.abs(), torch.full_like(noise, 0.1), atol=1e-6)
+    assert 10 < (noise > 0).sum() < 50
+    assert (terms["marked"].item(), whole["marked"].item()) == (0.5, 1.0)
+    assert terms["loss"].isfinite()
+
+
+@pytest.mark.parametrize("source", KINDS)
+def test_unmarked_images_are_left_out(source, linear_model, marked_in_part):
+    objective = SaliencyTraining(eps=0.1, alpha=0.0, source=source, missing="leave_out")
+    ours = objective(linear_model, marked_in_part)["loss"]
+    alone = {
+        name: values if name == "epoch" else values[[0, 2]]
+        for name, values in marked_in_part.items()
+    }
+    assert ours.item() == pytest.approx(objective(linear_model, alone)["loss"].item())
+
+
+def test_a_batch_of_which_all_is_left_out_moves_nothing(linear_model, marked_in_part):
+    batch = marked_in_part | {"masks": torch.full((4, 3, 5), torch.nan)}
+    terms = SaliencyTraining(source="masks", missing="leave_out")(linear_model, batch)
+    terms["loss"].backward()
+    assert (terms["loss"].item(), terms["marked"].item()) == (0, 0)
+    assert all((p.grad == 0).all() for p in linear_model.parameters())
+
+
+@pytest.mark.parametrize("source", ["masks", "boxes"])
+def test_refuses_entries_that_are_nan_in_part(source, linear_model, marked_in_part, own_errors):
+    broken = KINDS[source].clone()
+    broken.view(4, -1)[1, 2] = torch.nan
+    with pytest.raises(InputError, match=f"batch.'{source}'.: expected numbers, or NaN all over"):
+        SaliencyTraining(source=source)(linear_model, marked_in_part | {source: broken})

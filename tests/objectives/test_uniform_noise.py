@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import nn
 
 from holdfast.contracts import InputError
@@ -28,6 +29,15 @@ def test_every_component_moves_by_eps_and_is_clipped():
     assert loss.item() == pytest.approx(expected.item())
 
 
+def test_uniform_noise_fills_the_ball():
+    images = torch.full((20, 3, 16, 12), 0.5)
+    model, labels = Spy(), torch.zeros(20).long()
+    UniformNoise(eps=0.1, draw="uniform")(model, {"images": images, "labels": labels})
+    z = ((model.seen - images) / 0.1).flatten()
+    assert z.abs().max() <= 1 + 1e-5
+    assert kstest(z.double().numpy(), "uniform", (-1, 2)).pvalue > 1e-4
+
+
 def test_signs_are_independent_between_images_channels_and_calls():
     images = torch.zeros(2, 2, 32, 32)
     first, second = random_signs(images), random_signs(images)
@@ -45,3 +55,8 @@ def test_no_noise_is_natural_training(smooth_model, images, labels):
 def test_refuses_a_negative_radius(own_errors):
     with pytest.raises(InputError, match=r"UniformNoise.eps"):
         UniformNoise(eps=-0.1)
+
+
+def test_refuses_another_draw(own_errors):
+    with pytest.raises(InputError, match="UniformNoise.draw: expected 'corners' or 'uniform'"):
+        UniformNoise(draw="normal")

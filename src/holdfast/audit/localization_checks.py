@@ -139,8 +139,9 @@ class WeaklySupervisedLocalization:
         measures = {"top_1": correct(model, images, labels).double()}
         for threshold in self.thresholds:
             if "boxes" in batch:
-                overlap = box_iou(box_from_map(maps, threshold), batch["boxes"])
-                measures[f"box_iou/{threshold:.2f}"] = overlap
+                given = ~batch["boxes"].isnan().any(1)
+                overlap = box_iou(box_from_map(maps[given], threshold), batch["boxes"][given])
+                measures |= spread({f"box_iou/{threshold:.2f}": overlap}, given)
         for threshold in self.thresholds:
             if "masks" in batch:
                 given = ~batch["masks"].isnan().flatten(1).any(1)
@@ -180,7 +181,8 @@ def _objects(batch: Batch) -> tuple[Bool[Tensor, "n h w"], Bool[Tensor, " n"]]:
     objects = torch.zeros(len(images), *size, dtype=torch.bool, device=images.device)
     known = objects.new_zeros(len(images))
     if "boxes" in batch:
-        objects, known = box_masks(batch["boxes"], size), ~known
+        known = ~batch["boxes"].isnan().any(1)
+        objects = box_masks(batch["boxes"].nan_to_num(), size)
     if "masks" in batch:
         masks: Float[Tensor, "n h w"] = batch["masks"]
         given = ~masks.isnan().flatten(1).any(1)

@@ -226,7 +226,7 @@ def _rows(batch: Batch) -> dict[str, list[Any]]:
         "label": batch["labels"].tolist(),
     }
     if "boxes" in batch:
-        rows["bbox"] = batch["boxes"].tolist()
+        rows["bbox"] = [None if box.isnan().any() else box.tolist() for box in batch["boxes"]]
     if "masks" in batch:  # a value that rounding took above 1 would be read as a grey to 255
         rows["mask"] = _planes(batch["masks"].clamp(max=1))
     if "saliency" in batch:

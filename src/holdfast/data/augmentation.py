@@ -85,11 +85,13 @@ class Augmentation:
         for name, values in sample.items():
             if name == "images":
                 wrapped[name] = tv_tensors.Image(values)
+            elif values.isnan().any():  # the image has none
+                continue
             elif name == "boxes":
                 wrapped[name] = tv_tensors.BoundingBoxes(
                     values[None], format="XYXY", canvas_size=(height, width)
                 )
-            elif name in ("masks", "saliency") and not values.isnan().any():  # NaN: it has none
+            elif name in ("masks", "saliency"):
                 wrapped[name] = tv_tensors.Mask(values)
         for transform in self._transforms(height, width):
             wrapped = transform(wrapped)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_convert
@@ -26,6 +26,7 @@ __all__ = [
     "encoded_images",
     "find_column",
     "find_planes",
+    "given",
     "is_plane_of_numbers",
     "read_boxes",
 ]
@@ -128,7 +129,7 @@ def encoded_images(table: datasets.Dataset, column: str) -> datasets.Dataset:
 def read_boxes(
     table: datasets.Dataset, box_format: BoxFormat = "xyxy"
 ) -> Float[Tensor, "n 4"] | None:
-    """Return the box of each row, or none if the table has no column of lists of numbers for it.
+    """Return the box of each row; none at all if the table has no column of boxes, or an empty one.
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def read_boxes(
     Returns
     -------
     Tensor
-        x0, y0, x1, y1 ``(N, 4)`` in pixels.
+        x0, y0, x1, y1 ``(N, 4)`` in pixels; NaN for a row that has no box (null).
 
     Raises
     ------
@@ -160,14 +161,15 @@ def read_boxes(
         if name in table.column_names:
             values = table.data.column(name)
             if _is_list_of_numbers(values.type):
-                return _corners(name, _four_each(name, values), box_format)
+                boxes = _four_each(name, values)
+                return None if boxes.isnan().all() else _corners(name, boxes, box_format)
     return None
 
 
 def find_planes(table: datasets.Dataset, names: Sequence[str]) -> str | None:
     """Return the first column of these names that has a value for each pixel, or none.
 
-    That is a column of images, or of lists of lists of numbers.
+    That is a column of images, or of lists of lists of numbers, with at least one that is not null.
 
     Examples
     --------
@@ -176,7 +178,7 @@ def find_planes(table: datasets.Dataset, names: Sequence[str]) -> str | None:
     ('mask', None)
     """
     for name in names:
-        if name in table.column_names:
+        if name in table.column_names and (not len(table) or given(table, name).any()):
             feature, kind = table.features[name], table.data.column(name).type
             encoded = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
             if isinstance(feature, datasets.Image) or encoded or pa.types.is_binary(kind):
@@ -198,6 +200,20 @@ def is_plane_of_numbers(kind: pa.DataType) -> bool:
     return _is_list(kind) and _is_list_of_numbers(kind.value_type)
 
 
+def given(table: datasets.Dataset, column: str) -> Bool[np.ndarray, " n"]:
+    """Tell which rows of a column hold something: no null, and no image without content.
+
+    Examples
+    --------
+    >>> given(datasets.Dataset.from_dict({"mask": [None, [[0, 1]]]}), "mask")
+    array([False,  True])
+    """
+    values = table.data.column(column)
+    names = [n for n in ("bytes", "path") if pa.types.is_struct(values.type)]
+    fields = [pc.struct_field(values, n) for n in names if values.type.get_field_index(n) >= 0]
+    return np.any([pc.is_valid(field).to_numpy() for field in fields or [values]], axis=0)
+
+
 def _is_list_of_numbers(kind: pa.DataType) -> bool:
     if not _is_list(kind):
         return False
@@ -213,14 +229,18 @@ def _is_list(kind: pa.DataType) -> bool:
 def _four_each(name: str, values: pa.ChunkedArray) -> Tensor:
     boxes = values.to_pylist()
     for row, box in enumerate(boxes):
-        if box is None or len(box) != 4 or not all(x is not None and abs(x) < np.inf for x in box):
-            raise InputError(name, f"{box} in row {row}", "four finite numbers")
+        if box is None:
+            boxes[row] = [np.nan] * 4
+        elif len(box) != 4 or not all(x is not None and abs(x) < np.inf for x in box):
+            raise InputError(name, f"{box} in row {row}", "four finite numbers, or null")
     return torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
 
 
 def _corners(name: str, boxes: Tensor, box_format: BoxFormat) -> Tensor:
-    if len(boxes) and 0 < boxes.max() <= 1 and boxes.min() >= 0:
-        came = f"{_written(boxes[0])} in row 0, and none above 1"
+    known = boxes[~boxes.isnan().any(1)]
+    if len(known) and 0 < known.max() <= 1 and known.min() >= 0:
+        first = int((~boxes.isnan().any(1)).nonzero()[0])
+        came = f"{_written(boxes[first])} in row {first}, and none above 1"
         raise InputError(name, came, "pixels, not shares of the image")
     corners = box_convert(boxes, box_format, "xyxy")
     wrong = (corners[:, 2:] < corners[:, :2]).any(1).nonzero().flatten().tolist()

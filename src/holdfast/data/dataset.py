@@ -40,7 +40,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
     boxes : Tensor, optional
         A box around the object of each image ``(N, 4)``: x0, y0, x1, y1 in pixels of the original.
         Where images are resized and cropped, boxes are, too; what lies in a margin that is cut off
-        becomes an empty box at the border.
+        becomes an empty box at the border. NaN for an image that has none.
     masks, saliency : DecodedPlanes or EncodedPlanes, optional
         A mask of the object of each image, in [0, 1], and how much each of its pixels matters.
     augmentation : Augmentation, optional
@@ -179,7 +179,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         Batch
             ``images (N, C, H, W)`` float32 in [0, 1], ``labels (N,)`` int64, and if the data has
             them ``boxes (N, 4)`` float32 in pixels of these images, ``masks (N, H, W)`` float32 in
-            [0, 1] and ``saliency (N, H, W)`` float32, NaN for an image that has none.
+            [0, 1] and ``saliency (N, H, W)`` float32; each NaN for an image that has none.
 
         Raises
         ------

@@ -353,7 +353,7 @@ def _thumbnails(data: ImageData, table: datasets.Dataset, rows: np.ndarray) -> l
         size = [max(1, round(side * scale)) for side in image.size]
         left, top = ((_SIDE - side) // 2 for side in size)
         frame.paste(image.resize((size[0], size[1])), (left, top))
-        if boxes is not None:
+        if boxes is not None and not boxes[row].isnan().any():
             x0, y0, x1, y1 = (boxes[row] * scale).tolist()
             corners = (left + x0, top + y0, left + x1 - 1, top + y1 - 1)
             if corners[0] <= corners[2] and corners[1] <= corners[3]:

@@ -23,6 +23,7 @@ from holdfast.data.columns import (
     encoded_images,
     find_column,
     find_planes,
+    given,
     read_boxes,
 )
 from holdfast.data.dataset import ImageDataset
@@ -113,8 +114,8 @@ class ImageData:
     A column ``bbox``, ``boxes`` or ``box`` of four numbers becomes the batch's ``boxes``. A column
     ``mask`` or ``masks`` becomes ``masks``: black and white images, or lists of lists of 0 and 1.
     A column ``saliency`` of grey images, from 0 to 1, or of lists of lists of numbers becomes
-    ``saliency``. All are resized and cropped with their images; a row may lack a mask. Pixels are
-    read as 8 bits a channel, what is transparent on white. Local data is read anew each time;
+    ``saliency``. All are resized and cropped with their images. A row may lack any of them (null);
+    a column in which all rows do counts as not there. Pixels are read as 8 bits a channel, what is transparent on white. Local data is read anew each time;
     Parquet that does not fit in memory is decompressed to where the ``datasets`` library keeps its
     files, ``$HF_HOME`` or ``~/.cache/huggingface``.
 
@@ -205,7 +206,7 @@ class ImageData:
             classes,
             images.decode_all() if fits else images,
             labels,
-            None if boxes is None else boxes[rows],
+            None if boxes is None or boxes[rows].isnan().all() else boxes[rows],
             _planes(table, MASKS, "mask", images),
             _planes(table, SALIENCY, "saliency", images),
             self.augmentation if training else None,
@@ -320,7 +321,7 @@ def _planes(
     images: EncodedImages,
 ) -> DecodedPlanes | EncodedPlanes | None:
     column = find_planes(table, names)
-    if column is None:
+    if column is None or not given(table, column)[images.rows].any():
         return None
     _, height, width = images.shape
     framing = images.framing or Framing((height, width), fit="squash")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.attributions import SmoothGrad
@@ -44,6 +44,11 @@ class SaliencyTraining:
     source : {"saliency", "masks", "boxes"}
         Which entry of the batch s is made of, if there is no teacher: maps ``(N, H, W)`` in
         [−1, 1], the same for all channels; or masks or boxes, 1 inside and −1 outside.
+    missing : {"noise", "leave_out"}
+        What becomes of an image whose entry is NaN, as data sets mark what has none: trained on
+        random perturbations alone in every epoch, as `UniformNoise` does, or not trained on. The
+        paper does not say, though only 849 of Flower-17's 1,360 images have a mask. The default
+        keeps the images the same as in the rows that it is compared with.
     teacher : nn.Module, optional
         A trained classifier whose maps are s. It runs in eval mode and is not trained.
     attribution : Attribution
@@ -54,7 +59,9 @@ class SaliencyTraining:
     Notes
     -----
     The epoch comes with the batch: ``batch["epoch"]``, from 0 on. Holdfast's own training puts it
-    there; a loop of your own has to. For PGD-SAT and TRADES-SAT see `Successive`.
+    there; a loop of your own has to. For PGD-SAT and TRADES-SAT see `Successive`. The loss of a
+    batch from which all images are left out is 0. Without a teacher the share of the batch's images
+    that have s comes back beside the loss, as ``marked``, for the log.
 
     References
     ----------
@@ -66,7 +73,7 @@ class SaliencyTraining:
     >>> batch = {"images": torch.rand(1, 1, 4, 4), "labels": torch.tensor([1]), "epoch": 3}
     >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
     >>> sorted(SaliencyTraining(eps=0.1, source="boxes")(model, batch | {"boxes": boxes}))
-    ['loss']
+    ['loss', 'marked']
     """
 
     eps: float = 8 / 255
@@ -75,6 +82,7 @@ class SaliencyTraining:
     teacher: nn.Module | None = field(default=None, compare=False)
     attribution: Attribution = SmoothGrad()
     quantile: float = 0.99
+    missing: Literal["noise", "leave_out"] = "noise"
 
     def __post_init__(self) -> None:
         check_positive(self, "eps", zero=True)
@@ -82,6 +90,8 @@ class SaliencyTraining:
         if self.source not in ("saliency", "masks", "boxes"):
             expected = "'saliency', 'masks' or 'boxes'"
             raise InputError("SaliencyTraining.source", repr(self.source), expected)
+        if self.missing not in ("noise", "leave_out"):
+            raise InputError("SaliencyTraining.missing", repr(self.missing), "'noise', 'leave_out'")
         if self.teacher is not None:
             check_teacher(self)
 
@@ -89,19 +99,38 @@ class SaliencyTraining:
         return settings_in_brief(self)
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return ``{"loss"}``."""
+        """Return ``{"loss"}``, and ``"marked"`` where s is of the batch."""
         images, labels = images_and_labels(batch)
         epoch = entry(batch, "epoch")
         if epoch < 0:
             raise InputError("batch['epoch']", epoch, "the number of the epoch, from 0 on")
-        if self.teacher is None:
-            saliency = _of_batch(batch, self.source, images)
-        else:
+        random = self.alpha**epoch
+        if self.teacher is not None:
             maps = explain(self.teacher, self.attribution, images, labels)
-            saliency = signed_saliency(maps, self.quantile)
-        delta = saliency_perturbation(saliency, random=self.alpha**epoch)
+            delta = saliency_perturbation(signed_saliency(maps, self.quantile), random)
+            return {"loss": self._loss(model, images, labels, delta)}
+        saliency = _of_batch(batch, self.source, images)
+        marked = ~saliency.isnan().flatten(1).any(1)
+        share = {"marked": marked.to(images).mean()}
+        delta = saliency_perturbation(saliency, random)
+        if self.missing == "leave_out":
+            images, labels, delta = images[marked], labels[marked], delta[marked]
+            if not len(images):
+                nothing = sum((p * 0).sum() for p in model.parameters())
+                return {"loss": images.new_zeros(()) + nothing} | share
+        elif not marked.all():
+            delta = torch.where(marked[:, None, None, None], delta, random_signs(images))
+        return {"loss": self._loss(model, images, labels, delta)} | share
+
+    def _loss(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Integer[Tensor, " n"],
+        delta: Float[Tensor, "n c h w"],
+    ) -> Float[Tensor, ""]:
         perturbed = (images + self.eps * delta).clamp(0, 1)
-        return {"loss": classification_loss(classify(model, perturbed), labels)}
+        return classification_loss(classify(model, perturbed), labels)
 
 
 def saliency_perturbation(
@@ -127,19 +156,22 @@ def saliency_perturbation(
 
 
 def _of_batch(batch: Batch, source: str, images: Tensor) -> Float[Tensor, "n c h w"]:
-    """Make s of what the batch carries, the same for every channel."""
+    """Make s of what the batch carries, the same for every channel; NaN where it has none."""
     given: Tensor = entry(batch, source).to(images.device)
     n, _, height, width = images.shape
     shape = (n, 4) if source == "boxes" else (n, height, width)
     if given.shape != shape:
         raise InputError(f"batch[{source!r}]", f"shape {tuple(given.shape)}", f"shape {shape}")
+    none = given.isnan().flatten(1).all(1)[:, None, None]
     if source == "saliency":
-        if not (given.abs() <= 1).all():
+        if not ((given.abs() <= 1) | none.view(n, *[1] * (given.ndim - 1))).all():
             raise InputError("batch['saliency']", "other values or NaN", "values in [−1, 1]")
         maps = given.to(images)
     else:
-        if not given.isfinite().all():
-            raise InputError(f"batch[{source!r}]", "NaN or infinite values", "one for every image")
-        inside = box_masks(given, (height, width)) if source == "boxes" else given > 0.5
-        maps = inside.to(images) * 2 - 1
+        if not (given.isfinite().flatten(1).all(1) | none.flatten()).all():
+            came = "infinite values, or NaN among others"
+            raise InputError(f"batch[{source!r}]", came, "numbers, or NaN all over for none")
+        boxes = source == "boxes"
+        inside = box_masks(given.nan_to_num(), (height, width)) if boxes else given > 0.5
+        maps = torch.where(none, torch.nan, inside.to(images) * 2 - 1)
     return maps[:, None].expand_as(images)
