@@ -115,9 +115,10 @@ class ImageData:
     ``mask`` or ``masks`` becomes ``masks``: black and white images, or lists of lists of 0 and 1.
     A column ``saliency`` of grey images, from 0 to 1, or of lists of lists of numbers becomes
     ``saliency``. All are resized and cropped with their images. A row may lack any of them (null);
-    a column in which all rows do counts as not there. Pixels are read as 8 bits a channel, what is transparent on white. Local data is read anew each time;
-    Parquet that does not fit in memory is decompressed to where the ``datasets`` library keeps its
-    files, ``$HF_HOME`` or ``~/.cache/huggingface``.
+    a column in which all rows do counts as not there. Pixels are read as 8 bits a channel, what is
+    transparent on white. Local data is read anew each time; Parquet that does not fit in memory is
+    decompressed to where the ``datasets`` library keeps its files, ``$HF_HOME`` or
+    ``~/.cache/huggingface``.
 
     Examples
     --------
