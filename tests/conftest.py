@@ -97,6 +97,22 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
         process.stdin.close()
 
 
+@pytest.fixture(scope="session")
+def imported() -> frozenset[str]:
+    """Modules that are there in a new process once packages are imported and maps are ranked."""
+    program = (
+        "import sys, torch\n"
+        "import holdfast.metrics, holdfast.attributions, holdfast.models, holdfast.training\n"
+        "import holdfast.plot\n"
+        "holdfast.metrics.spearman_rho(torch.rand(1, 9), torch.rand(1, 9))\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return frozenset(done.stdout.split())
+
+
 @pytest.fixture
 def smooth_model() -> nn.Module:
     """A float64 classifier of 2×5×5 images into 4 classes that is smooth everywhere."""

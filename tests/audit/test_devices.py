@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,17 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """Fork the processes, which costs them their imports; others here start them as users do."""
+    start = devices.start_processes
+    monkeypatch.setattr(
+        devices,
+        "start_processes",
+        lambda *given, **named: start(*given, **{**named, "start_method": "fork"}),
+    )
+
+
 @pytest.fixture(scope="module")
 def alone_made(digits_model, tmp_path_factory):
     """The records of one process, and its folder."""
@@ -118,8 +130,7 @@ def test_goes_on_with_another_number_of_processes(digits_model, alone_made, tmp_
     assert "3 of 3 shards" in shown
 
 
-@pytest.mark.slow
-def test_a_process_that_dies_ends_all(digits_model, tmp_path):
+def test_a_process_that_dies_ends_all(forked, digits_model, tmp_path):
     endless = dataclasses.replace(AUDIT, attacks={"pgd": PGD(0.1, 0.05, steps=10**9)})
     with ThreadPoolExecutor(1) as pool:
         audited = pool.submit(
@@ -156,8 +167,7 @@ def fails_elsewhere(load, error):
     raise error
 
 
-@pytest.mark.slow
-def test_an_error_in_a_worker_alone_is_the_callers_too(digits_model, tmp_path):
+def test_an_error_in_a_worker_alone_is_the_callers_too(forked, digits_model, tmp_path):
     def failing(error):
         model = partial(fails_elsewhere, partial(load, digits_model), error)
         return audit_on(2, AUDIT, model, DATA, tmp_path, progress=False)
@@ -225,7 +235,33 @@ def test_models_within_the_audit_come_to_the_device_and_the_callers_stay():
     assert placed.attacks == audit.attacks
 
 
-@pytest.mark.slow
+def test_each_process_of_a_launcher_takes_its_share(digits_model, alone_made, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+    def launched(rank):
+        os.environ.update(launcher, RANK=str(rank), LOCAL_RANK=str(rank))
+        model = partial(load, digits_model)
+        records = audit_on(1, AUDIT, model, DATA, tmp_path / "audit", progress=False)
+        (tmp_path / f"rows-{rank}").write_text(str(records.num_rows))
+
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=launched, args=(rank,)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    assert contents(tmp_path / "audit") == contents(alone_made[1])
+    # Rank 0 has all records in the end, rank 1 those of the second of three shards.
+    second = pq.ParquetFile(alone_made[1] / "part-00001.parquet").read()
+    rows = [int((tmp_path / f"rows-{rank}").read_text()) for rank in (0, 1)]
+    assert rows == [alone_made[0].num_rows, second.num_rows]
+
+
+@pytest.mark.harness
 def test_torchrun_starts_the_processes(digits_model, alone_made, tmp_path):
     script = tmp_path / "launched.py"
     script.write_text(LAUNCHED)

@@ -1,15 +1,11 @@
 """Audits that are killed, at any moment, end with the records of one that was not."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,10 +15,10 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="forks, and kills without mercy"),
 ]
 
-SHARDS = 40
+SHARDS = 20
 
 COMMON = """
-import json, os, signal, sys
+import os, signal, sys, threading, time
 from functools import partial
 from pathlib import Path
 
@@ -34,28 +30,24 @@ from holdfast.audit import Audit
 from holdfast.audit.devices import audit_on
 from holdfast.data import ImageData
 from holdfast.manipulation import TopK
-from holdfast.metrics import kendall_tau
 from holdfast.training import load
 
 AUDIT = Audit(
-    attacks={"pgd": PGD(eps=0.1, step_size=0.02, steps=20)},
+    attacks={"pgd": PGD(eps=0.1, step_size=0.02, steps=5)},
     manipulations={
         "top_k/integrated_gradients": TopK(
-            IntegratedGradients(steps=8), k=20, eps=0.1, step_size=0.02, steps=20
+            IntegratedGradients(steps=8), k=20, eps=0.1, step_size=0.02, steps=8
         )
     },
     k=20,
     gallery=3,
     shard=5,
 )
-DATA = partial(ImageData("digits", limit=200).load, "test")
+DATA = partial(ImageData("digits", limit=100).load, "test")
 """
 
-# Imports take longer than the audit: one process makes them, and each audit is a fork of it.
-NURSERY = (
-    COMMON
-    + """
-def dies_before(name):
+DEATHS = """
+def die_before(name):
     \"\"\"Be killed when the file of this name is half written.\"\"\"
     rename = Path.replace
 
@@ -68,23 +60,17 @@ def dies_before(name):
     Path.replace = replace
 
 
-torch.set_num_threads(1)
-kendall_tau(torch.rand(1, 9), torch.rand(1, 9))  # compiled once for all
-for line in sys.stdin:
-    asked = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            dies_before(asked["dies_before"])
-            AUDIT(load(asked["model"]), DATA(), asked["out"], progress=False)
-            status = 0
-        finally:
-            os._exit(status)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
+def die_after(file, seconds):
+    \"\"\"Be killed so many seconds after this file is there.\"\"\"
+
+    def wait():
+        while not Path(file).exists():
+            time.sleep(0.002)
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 """
-)
 
 SHARED = (
     COMMON
@@ -98,46 +84,28 @@ if __name__ == "__main__":
 )
 
 
-@dataclass
-class Nursery:
-    """Starts audits in processes of their own, and tells how they ended."""
+@pytest.fixture(scope="module")
+def audited(command, digits_model):
+    """Audit in a process of its own, which a line of Python may kill; return how it ended."""
 
-    process: subprocess.Popen[str]
-    model: Path
+    def audit(out, death=""):
+        whole = f"AUDIT(load({str(digits_model)!r}), DATA(), {str(out)!r}, progress=False)"
+        # The version is said if the audit has come to its end.
+        ended = command("--version", before="\n".join([COMMON, DEATHS, death, whole]), seconds=180)
+        assert ended.status in (0, -signal.SIGKILL), ended.stderr
+        return ended
 
-    def start(self, out, dies_before=""):
-        asked = {"model": str(self.model), "out": str(out), "dies_before": dies_before}
-        print(json.dumps(asked), file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline())
-
-    def ended(self):
-        """Wait, and return 0, or the number of the signal that ended it."""
-        return int(self.process.stdout.readline())
+    return audit
 
 
 @pytest.fixture(scope="module")
-def nursery(digits_model) -> Iterator[Nursery]:
-    with subprocess.Popen(
-        [sys.executable, "-c", NURSERY],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    ) as process:
-        yield Nursery(process, digits_model)
-        process.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(nursery, tmp_path_factory):
-    """The folder of an audit that nobody killed, and how many seconds it took."""
+def undisturbed(audited, tmp_path_factory):
+    """The folder of an audit that nobody killed, and how many seconds its shards took."""
     out = tmp_path_factory.mktemp("undisturbed")
-    nursery.start(out)
-    wait_for(out, shards=0)
-    begun = time.monotonic()
-    assert nursery.ended() == 0
+    assert audited(out).status == 0
     assert len(contents(out)) == SHARDS + 3  # and settings, fitness and gallery
-    return out, time.monotonic() - begun
+    begun, done = ((out / f"part-{shard:05d}.parquet").stat() for shard in (0, SHARDS - 1))
+    return out, done.st_mtime - begun.st_mtime
 
 
 def wait_for(out, shards, alive=lambda: True):
@@ -164,31 +132,28 @@ def read_as_records(out):
     return len([pq.ParquetFile(part).read() for part in out.glob("*.parquet")])
 
 
-def test_killed_at_ten_moments(nursery, undisturbed, tmp_path):
+def test_killed_at_ten_moments(audited, undisturbed, tmp_path):
     out, (expected, seconds) = tmp_path, undisturbed
     draw = random.Random(0)
     for begun in sorted(draw.sample(range(SHARDS - 3), 10)):
-        child = nursery.start(out)
-        wait_for(out, begun)
-        time.sleep(draw.uniform(0, seconds / SHARDS))
-        os.kill(child, signal.SIGKILL)
-        assert nursery.ended() == signal.SIGKILL
+        file = f"part-{begun - 1:05d}.parquet" if begun else "settings.yaml"
+        delay = draw.uniform(0, seconds / SHARDS)
+        ended = audited(out, f"die_after({str(out / file)!r}, {delay})")
+        assert ended.status == -signal.SIGKILL
         # Whatever is there is there as it must be.
         assert begun <= read_as_records(out) < SHARDS
         assert whole_files(out).items() <= contents(expected).items()
-    nursery.start(out)
-    assert nursery.ended() == 0
+    assert audited(out).status == 0
     assert contents(out) == contents(expected)
 
 
 @pytest.mark.harness
-def test_killed_in_the_midst_of_writing(nursery, undisturbed, tmp_path):
+def test_killed_in_the_midst_of_writing(audited, undisturbed, tmp_path):
     expected = contents(undisturbed[0])
     names = ("settings.yaml", "fitness.yaml", "part-00003.parquet", "gallery.safetensors")
     for number, name in enumerate(names):
         for _ in range(2):
-            nursery.start(tmp_path, dies_before=name)
-            assert nursery.ended() == signal.SIGKILL
+            assert audited(tmp_path, f"die_before({name!r})").status == -signal.SIGKILL
             # One torn file is left, also after the second time, and nobody takes it for a whole.
             hidden = [path for path in tmp_path.iterdir() if path.name.startswith(".")]
             torn = [path for path in hidden if path.name != ".lock"]
@@ -197,13 +162,12 @@ def test_killed_in_the_midst_of_writing(nursery, undisturbed, tmp_path):
             assert not (tmp_path / name).exists()
             assert whole_files(tmp_path).items() <= expected.items()
             assert read_as_records(tmp_path) == (0, 0, 3, SHARDS)[number]
-    nursery.start(tmp_path)
-    assert nursery.ended() == 0
+    assert audited(tmp_path).status == 0
     assert contents(tmp_path) == expected
 
 
 @pytest.mark.harness
-def test_two_processes_whose_parent_is_gone_end(nursery, undisturbed, digits_model, tmp_path):
+def test_two_processes_whose_parent_is_gone_end(audited, undisturbed, digits_model, tmp_path):
     script, out = tmp_path / "shared.py", tmp_path / "audit"
     script.write_text(SHARED)
     out.mkdir()
@@ -221,6 +185,5 @@ def test_two_processes_whose_parent_is_gone_end(nursery, undisturbed, digits_mod
         assert parent.returncode == -mercy
         assert read_as_records(out) < SHARDS
         assert whole_files(out).items() <= contents(undisturbed[0]).items()
-    nursery.start(out)
-    assert nursery.ended() == 0
+    assert audited(out).status == 0
     assert contents(out) == contents(undisturbed[0])

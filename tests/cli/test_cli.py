@@ -1,7 +1,6 @@
 import errno
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -261,7 +260,7 @@ def test_overview_and_list(capsys):
         assert name in printed
 
 
-def test_a_users_own_class_is_found_beside_the_recipe(tmp_path):
+def test_a_users_own_class_is_found_beside_the_recipe(command, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n"
         "@dataclass(frozen=True)\n"
@@ -272,11 +271,8 @@ def test_a_users_own_class_is_found_beside_the_recipe(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "base: digits/natural\nobjective: {class_path: mine.Square}\n"
     )
-    command = [sys.executable, "-m", "holdfast", "train", "mine.yaml", *TINY]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = command("train", "mine.yaml", *TINY, cwd=tmp_path)
+    assert done.status == 0, done.stderr
     assert (tmp_path / "runs" / "mine" / "model.safetensors").exists()
 
 
