@@ -17,12 +17,13 @@ from PIL import Image
 from torch import nn
 
 import holdfast.training.fit
+from holdfast.adversarial import PGD
 from holdfast.attributions import GradCAM, Gradient, SmoothGrad, from_captum
 from holdfast.audit import ROAR
 from holdfast.contracts import HoldfastError, InputError
 from holdfast.data import Augmentation, ImageData
 from holdfast.models import Architecture
-from holdfast.objectives import DefensiveDistillation, Natural
+from holdfast.objectives import AdversarialTraining, DefensiveDistillation, Natural
 from holdfast.training import load, load_recipe
 from holdfast.training.fit import train
 from holdfast.training.recipe import OptimizerSettings, Recipe
@@ -114,6 +115,33 @@ def test_without_holes_the_very_same_model_comes_out(recipe, model, tmp_path):
     assert accuracies(records)["none", 0.0, 0] == pytest.approx(right)
 
 
+def test_whatever_a_model_was_trained_by_new_ones_are_trained_naturally(recipe, model, tmp_path):
+    natural = train(recipe, tmp_path / "natural", progress=False)
+    run = dataclasses.replace(recipe, objective=AdversarialTraining(PGD(0.3, 0.1, 2)))
+    roar = ROAR({}, shares=(0.5,))
+    roar(model, run, tmp_path / "roar", progress=False)
+    again = load(tmp_path / "roar" / "none" / "0.0-0")
+    for key, tensor in natural.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[key]), key
+    # Its own objective has to be asked for, and then it is another result.
+    with pytest.raises(HoldfastError, match=r"other settings \(recipe.objective\)"):
+        roar(model, run, tmp_path / "roar", retrain=run, progress=False)
+
+
+def test_another_recipe_may_be_given_to_retrain_by(recipe, model, tmp_path, monkeypatch):
+    trained = []
+
+    def watch(recipe, out, **options):
+        trained.append((len(recipe.data.load("train")), recipe.seed, recipe.objective))
+        return model
+
+    monkeypatch.setattr(holdfast.training.fit, "train", watch)
+    run = dataclasses.replace(recipe, objective=AdversarialTraining(PGD(0.3, 0.1, 2)))
+    other = dataclasses.replace(run, data=ImageData("digits", limit=40), seed=3)
+    ROAR({}, shares=(0.5,))(model, recipe, tmp_path, retrain=other, progress=False)
+    assert trained == [(40, 3, run.objective)] * 2
+
+
 def test_models_are_trained_and_tested_on_images_with_holes(recipe, model, tmp_path, monkeypatch):
     seen = {}
 
@@ -160,7 +188,9 @@ def test_validation_augmentation_and_a_teacher(recipe, model, tmp_path):
     )
     records = ROAR({}, shares=(0.5,))(model, recipe, tmp_path / "roar", progress=False)
     assert records.num_rows == 2
-    assert (tmp_path / "roar" / "random" / "0.5-0" / "best.safetensors").exists()
+    cell = tmp_path / "roar" / "random" / "0.5-0"
+    assert (cell / "best.safetensors").exists()
+    assert load_recipe(cell / "config.yaml").objective == Natural()
 
 
 def brightness(model, images, targets=None, *, create_graph=False):

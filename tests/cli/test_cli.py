@@ -17,6 +17,7 @@ from holdfast.attributions import METHODS
 from holdfast.cli import main
 from holdfast.data import ImageData
 from holdfast.models import Architecture, Normalized
+from holdfast.objectives import Natural
 from holdfast.training import load_recipe, save
 
 TINY = [
@@ -323,8 +324,8 @@ def test_lists_short_names_of_attributions(capsys):
     assert "IntegratedGradients (ig)" in capsys.readouterr().out
 
 
-def test_roar_goes_on_where_it_was(in_tmp, capsys):
-    assert run("train", "digits/natural", "--out", "run", *TINY) == 0
+def test_roar_retrains_naturally_and_goes_on_where_it_was(in_tmp, capsys):
+    assert run("train", "digits/pgd", "--out", "run", *TINY) == 0
     command = ["roar", "run", "--methods=gradient", "--roar.shares=[0.25]", "--quiet"]
     command += ["--trainer={max_steps: 2}", "--out=roar"]
     assert run(*command) == 0
@@ -338,6 +339,11 @@ def test_roar_goes_on_where_it_was(in_tmp, capsys):
     assert run(*command, "--roar.repeats=2") == 0
     assert {file: file.stat().st_mtime_ns for file in trained} == trained
     assert len(list(in_tmp.glob("roar/*/*/model.safetensors"))) == 6
+    configs = list(in_tmp.glob("roar/*/*/config.yaml"))
+    assert [load_recipe(file).objective for file in configs] == [Natural()] * 6
+    capsys.readouterr()
+    assert run(*command, "--retrain=digits/pgd", "--data.limit=40") == 2
+    assert "recipe.objective" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -467,7 +473,7 @@ def test_training_from_published_weights(package, photographs, in_tmp, drawn, ca
         (["audit", "w.pth", "--data", "digits"], "there is no file w.pth"),
         (["explain", "resnet18", "a.png", "--architecture", "mlp"], "it goes with a file of weig"),
         (["explain", "run", "a.png", "--model.size", "3"], "--model.… is not for run"),
-        (["roar", "torchvision:resnet18"], "--recipe says what to retrain by"),
+        (["roar", "torchvision:resnet18"], "--retrain says what to retrain by"),
     ],
 )
 def test_a_bad_name_is_said_in_one_line(arguments, says, colour_run, capsys, monkeypatch):

@@ -180,7 +180,7 @@ OWN = {
         *("--architecture", "--trust-code", "--battery", "--eps", "--data", "--source"),
         *("--reference", "--out", "--devices", "--quiet"),
     ],
-    "roar": ["--architecture", "--trust-code", "--recipe", "--methods", "--out", "--quiet"],
+    "roar": ["--architecture", "--trust-code", "--retrain", "--methods", "--out", "--quiet"],
     "report": ["--out", "--title", "--tables"],
     "data": ["--skip-broken", "--out"],
     "list": ["--kind"],

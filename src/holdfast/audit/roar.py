@@ -34,6 +34,7 @@ from holdfast.audit.removal import (
     write_edited,
 )
 from holdfast.audit.repeatable import device_of, fingerprint, seeded
+from holdfast.audit.retraining import naturally, on_one_device
 from holdfast.audit.roar_cells import CHANCE, NOTHING, Cell, gather, is_begun, ranks_file
 from holdfast.contracts import (
     Attribution,
@@ -67,9 +68,9 @@ class ROAR:
     from `Deletion`: the retrained model knows images with holes, so that only what was lost counts.
 
     Called with a model, the recipe that it was trained by and a folder, it retrains once for each
-    attribution, share and repeat. A call that was stopped goes on where it was, with the same
-    numbers in the end, in the midst of a training, too. More attributions, shares and repeats may
-    be asked for later in the same folder.
+    attribution, share and repeat; naturally, however the model itself was trained. A call that was
+    stopped goes on where it was, with the same numbers in the end, in the midst of a training, too.
+    More attributions, shares and repeats may be asked for later in the same folder.
 
     Parameters
     ----------
@@ -135,7 +136,13 @@ class ROAR:
             raise InputError("ROAR.shares", self.shares, "at least one share, and none twice")
 
     def __call__(
-        self, model: nn.Module, recipe: Recipe, out: str | Path, *, progress: bool = True
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        out: str | Path,
+        *,
+        retrain: Recipe | None = None,
+        progress: bool = True,
     ) -> pa.Table:
         """Explain every image, remove pixels, retrain and test.
 
@@ -144,14 +151,18 @@ class ROAR:
         model : Module
             The classifier that is explained, where its weights are.
         recipe : Recipe
-            What it was trained by: its data is what pixels are removed from, and everything else
-            trains the new models. They train on one device, and what counts is the model of the
-            last epoch.
+            What it was trained by: its data is what pixels are removed from. The new models train
+            on one device, and what counts is the model of the last epoch.
         out : str or Path
             The folder. ``roar.parquet`` grows there by a row a retrained model. The model itself is
             in ``<attribution>/<share>-<repeat>/``, a run folder without its checkpoints and its
             data, both removed when it is done; in ``<attribution>/ranks/`` stands at which place in
             the order of importance, from 0 on, each pixel of each image came.
+        retrain : Recipe, optional
+            What new models are trained by instead, on its data and as it says. By default they have
+            the data, the optimizer, the length and the network of ``recipe``, with fresh weights,
+            and are trained naturally: so models that were trained in different ways are compared by
+            what their maps leave in the images, not by what each way of training makes of that.
         progress : bool
             Show progress bars.
 
@@ -164,12 +175,12 @@ class ROAR:
         Raises
         ------
         HoldfastError
-            If the folder holds results of another model, recipe, seed or attribution of the same
-            name, or another process works there.
+            If the folder holds results of another model, of retraining by another recipe, of
+            another seed or another attribution of the same name, or another process works there.
         InputError
             If the recipe wants several devices.
         """
-        out, recipe = Path(out), _on_one_device(recipe)
+        out, recipe = Path(out), on_one_device(retrain or naturally(recipe))
         with locked(out):
             return self._go_on(model, recipe, out, progress)
 
@@ -315,15 +326,6 @@ class ROAR:
 
 
 # --- training ------------------------------------------------------------------------------------
-
-
-def _on_one_device(recipe: Recipe) -> Recipe:
-    """Refuse several devices: each process that Lightning starts would do all of this anew."""
-    devices = recipe.trainer.get("devices", 1)
-    one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
-    if not one or recipe.trainer.get("num_nodes", 1) != 1:
-        raise InputError("recipe.trainer.devices", devices, "1, on one node")
-    return replace(recipe, trainer={"devices": 1, **recipe.trainer})
 
 
 def _accuracy(model: nn.Module, data: ImageDataset) -> float:
