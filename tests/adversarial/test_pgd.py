@@ -33,6 +33,32 @@ def test_equals_the_naive_loop(smooth_model):
     assert torch.allclose(attack(smooth_model, images, labels), expected, atol=1e-12)
 
 
+def test_sign_steps_in_l2_equal_the_naive_loop(smooth_model):
+    """x′ ← Π(x′ + α sgn ∇), Π scaling what is longer than ε, as the ACML 2021 supplement has it."""
+    images, labels = torch.rand(3, 2, 5, 5).double(), torch.tensor([0, 3, 1])
+    expected = []
+    for image, label in zip(images, labels, strict=True):
+        x = image.clone()
+        for _ in range(4):
+            x = x.requires_grad_(True)
+            (slope,) = torch.autograd.grad(F.cross_entropy(smooth_model(x[None]), label[None]), x)
+            delta = x.detach() + 0.02 * slope.sign() - image
+            length = delta.square().sum().sqrt()
+            x = (image + (delta / length * 0.3 if length > 0.3 else delta)).clamp(0, 1)
+        expected.append(x)
+    settings = {"eps": 0.3, "step_size": 0.02, "steps": 4, "norm": "l2", "random_start": False}
+    attacked = PGD(**settings, step="sign")(smooth_model, images, labels)
+    assert torch.allclose(attacked, torch.stack(expected), atol=1e-12)
+    assert not torch.allclose(PGD(**settings)(smooth_model, images, labels), attacked, atol=1e-3)
+
+
+def test_steps_along_the_sign_are_what_linf_does_anyway(smooth_model):
+    images, labels = torch.rand(3, 2, 5, 5).double(), torch.tensor([0, 3, 1])
+    attack = PGD(eps=0.1, step_size=0.03, steps=3, seed=0)
+    along = PGD(eps=0.1, step_size=0.03, steps=3, seed=0, step="sign")
+    assert torch.equal(attack(smooth_model, images, labels), along(smooth_model, images, labels))
+
+
 def test_l2_reaches_the_optimum_of_a_linear_model():
     model = nn.Sequential(nn.Flatten(), nn.Linear(8, 2))
     images = torch.full((1, 1, 2, 4), 0.5)

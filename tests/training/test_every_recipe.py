@@ -293,6 +293,14 @@ def test_objectives(name, expected):
     assert {key: getattr(objective, key) for key in expected} == expected
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "_l2_eps" in name])
+def test_l2_attacks_of_the_supplement_step_along_the_sign(name):
+    attack = load_recipe(name).objective.attack
+    assert (attack.norm, attack.step) == ("l2", "sign")
+    length = attack.step_size * 3072**0.5  # of a step, for 3 · 32 · 32 values
+    assert length == pytest.approx(2.5 * attack.eps / attack.steps, rel=1e-3)
+
+
 def test_distillation_has_the_printed_temperature(full):
     assert full("cifar10/distillation").objective.temperature == 100.0
 

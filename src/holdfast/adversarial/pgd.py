@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Integer
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holdfast.adversarial.accuracy import right
-from holdfast.adversarial.ball import Norm, ball
+from holdfast.adversarial.ball import LinfBall, Norm, ball
 from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
 from holdfast.contracts import (
     InputError,
@@ -43,6 +44,10 @@ class PGD:
         Number of steps.
     norm : {"linf", "l2"}
         The norm of ball and steps.
+    step : {"steepest", "sign"}
+        Along which direction: the steepest of the norm, or the sign of the gradient whatever the
+        norm, as ACML 2021, supplement B, writes it. In an ℓ2 ball such a step moves every value of
+        the image by ``step_size``, and so is ``step_size`` times the root of their number long.
     random_start : bool
         Start at a random point of the ball instead of at the image.
     seed : int, optional
@@ -63,6 +68,8 @@ class PGD:
     References
     ----------
     Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks (ICLR 2018).
+    Generating Deep Networks Explanations with Robust Attribution Alignment (ACML 2021), supplement
+    B, for ``step="sign"``.
 
     Examples
     --------
@@ -83,6 +90,7 @@ class PGD:
     seed: int | None = None
     restarts: int = 1
     chunk: int | None = None
+    step: Literal["steepest", "sign"] = "steepest"
 
     def __post_init__(self) -> None:
         ball(self.norm, self.eps)
@@ -186,6 +194,7 @@ class PGD:
     ) -> tuple[Tensor, Tensor]:
         """Take the steps; return where they end, and the share of them without direction."""
         around = ball(self.norm, self.eps)
+        stepping = around if self.step == "steepest" else LinfBall(self.eps)
         images, x = images.detach(), start.detach()
         stuck = torch.zeros_like(images[:, 0, 0, 0])
         for _ in range(self.steps):
@@ -193,7 +202,7 @@ class PGD:
                 x = x.requires_grad_(True)
                 gradient = slope(value(x), x)
             stuck += directionless(gradient)
-            x = around.project(x.detach() + around.step(gradient, self.step_size), images)
+            x = around.project(x.detach() + stepping.step(gradient, self.step_size), images)
         return x, stuck / self.steps if self.steps else torch.full_like(stuck, torch.nan)
 
     def _dice(self, images: Tensor) -> list[torch.Generator] | None:
