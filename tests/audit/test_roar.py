@@ -142,6 +142,35 @@ def test_another_recipe_may_be_given_to_retrain_by(recipe, model, tmp_path, monk
     assert trained == [(40, 3, run.objective)] * 2
 
 
+def test_what_depends_on_no_map_is_trained_once_for_several_models(
+    recipe, model, tmp_path, monkeypatch
+):
+    roar = ROAR({"a": Gradient()}, shares=(0.5,))
+    first = roar(model, recipe, tmp_path / "first", progress=False)
+    trained = []
+
+    def count(recipe, out, **options):
+        trained.append(f"{out.parent.parent.name}/{out.parent.name}")
+        return model
+
+    monkeypatch.setattr(holdfast.training.fit, "train", count)
+    other = Architecture("mlp", 10, 1, 16, options={"hidden": [9]}).build()
+    named = dataclasses.replace(recipe, source="elsewhere", audit={"k": 3})
+    like = [tmp_path / "nowhere", tmp_path / "first"]
+    second = roar(other, named, tmp_path / "second", like=like, progress=False)
+    assert trained == ["second/a"]
+    for name in (("none", 0.0, 0), ("random", 0.5, 0)):
+        assert accuracies(second)[name] == accuracies(first)[name]
+    kept, copied = (
+        tmp_path / f"{one}/random/0.5-0/model.safetensors" for one in ("first", "second")
+    )
+    assert copied.read_bytes() == kept.read_bytes()
+    # What was trained otherwise is of no use.
+    changed = dataclasses.replace(recipe, batch_size=30)
+    roar(other, changed, tmp_path / "third", like=like, progress=False)
+    assert trained[1:] == ["third/none", "third/a", "third/random"]
+
+
 def test_models_are_trained_and_tested_on_images_with_holes(recipe, model, tmp_path, monkeypatch):
     seen = {}
 

@@ -346,6 +346,24 @@ def test_roar_retrains_naturally_and_goes_on_where_it_was(in_tmp, capsys):
     assert "recipe.objective" in capsys.readouterr().err
 
 
+def test_roar_of_several_runs_is_one_plot_and_one_table(in_tmp, capsys):
+    assert run("train", "digits/pgd", "--out", "runs/pgd", *TINY) == 0
+    shutil.copytree("runs/pgd", "runs/art")
+    capsys.readouterr()
+    command = ["--methods=gradient", "--roar.shares=[0.25]", "--quiet"]
+    assert run("roar", "runs/pgd", "runs/art", *command, "--out=both") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows[1:5]] == [
+        [name, model] for name in ("gradient", "random") for model in ("pgd", "art")
+    ]
+    assert rows[-1] == ["The", "curves", "are", "in", "both/roar.png."]
+    assert {path.name for path in (in_tmp / "both").iterdir()} >= {"roar.png", "roar.md"}
+    for name in ("pgd", "art"):
+        assert (in_tmp / "runs" / name / "roar" / "roar.parquet").is_file()
+    assert run("roar", "runs/pgd", "runs/../runs/pgd", *command) == 2
+    assert "the same model twice" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from holdfast.contracts import InputError
-from holdfast.report import AuditedRun, roar_curves, roar_table, table, write_report
+from holdfast.report import AuditedRun, roar_curves, roar_table, table, write_report, write_roar
 from holdfast.report.roar import roar_sections
 from holdfast.report.tables import to_markdown
 
@@ -88,6 +88,78 @@ def test_eight_attributions_are_told_apart(tmp_path):
     assert len(looks) == 9
 
 
+def written(folder, accuracies):
+    rows = [
+        {"attribution": name, "share": share, "repeat": repeat, "accuracy": accuracy}
+        for (name, share), values in accuracies.items()
+        for repeat, accuracy in enumerate(values)
+    ]
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "roar.parquet")
+    return folder
+
+
+PGD = {("none", 0.0): [0.9], ("ig", 0.2): [0.7], ("sg", 0.2): [0.6], ("random", 0.2): [0.8]}
+
+
+class TestSeveralModels:
+    def test_share_a_panel_for_each_map(self, folder, tmp_path):
+        figure = roar_curves({"art": folder, "pgd": written(tmp_path / "pgd", PGD)})
+        panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+        assert list(panels) == ["ig", "sg"]
+        lines = {line.get_label(): line for line in panels["ig"].lines}
+        assert list(lines) == ["art", "pgd", "art, random", "pgd, random"]
+        np.testing.assert_allclose(lines["art"].get_ydata(), [97, 85, 40])
+        np.testing.assert_allclose(lines["pgd"].get_ydata(), [90, 70])
+        np.testing.assert_allclose(lines["pgd, random"].get_ydata(), [90, 80])
+        looks = {label: (line.get_color(), line.get_linestyle()) for label, line in lines.items()}
+        assert looks["art"] == (looks["art, random"][0], "-")
+        assert len(set(looks.values())) == 4
+        # A model looks the same in every panel, and stands in the legend once.
+        others = {line.get_label(): line.get_color() for line in panels["sg"].lines}
+        assert list(others) == ["pgd", "art, random", "pgd, random"]
+        assert others["pgd"] == lines["pgd"].get_color()
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == list(lines)
+
+    def test_share_a_control_that_is_the_same(self, folder, tmp_path):
+        same = {key: values for key, values in ACCURACY.items() if key[0] != "ig"}
+        figure = roar_curves(
+            {"art": folder, "pgd": written(tmp_path / "pgd", {**same, ("ig", 0.2): [0.1, 0.2]})}
+        )
+        (axes,) = figure.axes
+        assert [line.get_label() for line in axes.lines] == ["art", "pgd", "random"]
+        np.testing.assert_allclose(axes.lines[2].get_ydata(), [97, 95, 75])
+
+    def test_have_a_line_for_each_map_in_one_table(self, folder, tmp_path):
+        models = {"art": folder, "pgd": written(tmp_path / "pgd", PGD)}
+        lines = [[c.strip() for c in line if c.strip()] for line in printed(roar_table(models))]
+        assert lines == [
+            ["pixels removed", "model", "0 %", "20 %", "80 %"],
+            ["ig", "art", "97.0 ± 1.4", "85.0 ± 7.1", "40.0 ± 14.1"],
+            ["ig", "pgd", "90.0", "70.0", "–"],
+            ["sg", "pgd", "90.0", "60.0", "–"],
+            ["random", "art", "97.0 ± 1.4", "95.0 ± 0.0", "75.0 ± 7.1"],
+            ["random", "pgd", "90.0", "80.0", "–"],
+        ]
+
+    def test_files(self, folder, tmp_path):
+        models = {"art": folder, "pgd": written(tmp_path / "pgd", PGD)}
+        assert write_roar(models, tmp_path / "new" / "both") == tmp_path / "new/both/roar.png"
+        found = {path.name for path in (tmp_path / "new" / "both").iterdir()}
+        assert found == {"roar.png", "roar.csv", "roar.md", "roar.tex"}
+        read = (tmp_path / "new" / "both" / "roar.csv").read_text().splitlines()
+        assert read[0].startswith("map,run,removed_0:mean,removed_0:low,removed_0:high,removed_0.2")
+        assert read[2] == "ig,pgd,0.9,,,0.7,,,,,"
+        write_roar(folder, tmp_path / "one")
+        text = (tmp_path / "one" / "roar.md").read_text()
+        assert text.splitlines()[0] == "| Map | 0 % | 20 % | 80 % |"
+
+    def test_are_at_least_one(self):
+        with pytest.raises(InputError, match="results: expected a folder of ROAR's results"):
+            roar_curves({})
+
+
 @pytest.mark.parametrize("read", [roar_curves, roar_table])
 def test_a_folder_without_results(read, tmp_path):
     with pytest.raises(InputError, match=r"a folder of ROAR's results, with roar\.parquet"):
@@ -140,6 +212,10 @@ class TestSection:
             "| ig | art | 97.0 | 85.0 | – | 40.0 |",
             "| ig | pgd | – | – | 50.0 | – |",
         ]
+        (plot,) = section.plots
+        lines = {line.get_label(): line for line in plot.draw().axes[0].lines}
+        assert list(lines) == ["art", "pgd", "art, random"]
+        assert lines["pgd"].get_xdata().tolist() == [50.0]
 
     def test_is_left_out_before_anything_was_removed(self, runs, tmp_path):
         keep(tmp_path / "art" / "roar", "none")

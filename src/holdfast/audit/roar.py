@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -142,6 +142,7 @@ class ROAR:
         out: str | Path,
         *,
         retrain: Recipe | None = None,
+        like: Sequence[str | Path] = (),
         progress: bool = True,
     ) -> pa.Table:
         """Explain every image, remove pixels, retrain and test.
@@ -163,6 +164,10 @@ class ROAR:
             the data, the optimizer, the length and the network of ``recipe``, with fresh weights,
             and are trained naturally: so models that were trained in different ways are compared by
             what their maps leave in the images, not by what each way of training makes of that.
+        like : sequence of str or Path
+            Folders of other models. The new models of ``none`` and ``random`` do not depend on the
+            one that is explained: where they were trained there in the same way, on the same
+            images, they are copied.
         progress : bool
             Show progress bars.
 
@@ -182,12 +187,16 @@ class ROAR:
         """
         out, recipe = Path(out), on_one_device(retrain or naturally(recipe))
         with locked(out):
-            return self._go_on(model, recipe, out, progress)
+            return self._go_on(model, recipe, out, [Path(one) for one in like], progress)
 
-    def _go_on(self, model: nn.Module, recipe: Recipe, out: Path, progress: bool) -> pa.Table:
+    def _go_on(
+        self, model: nn.Module, recipe: Recipe, out: Path, like: list[Path], progress: bool
+    ) -> pa.Table:
         """Make what is missing in the folder."""
         data = {split: undrawn(recipe.data).load(split) for split in ("train", "test")}
         self._claim(out, model, recipe, data)
+        for cell in self._cells():
+            cell.copy(out, like)
         missing = [cell for cell in self._cells() if not cell.record(out).exists()]
         if missing:
             fill = mean_colour(replace(recipe.data, balance=None, augmentation=None).load("train"))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from holdfast import plain_yaml
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.files import whole
+from holdfast.files import whole, whole_folder
 from holdfast.records import ROAR, read_roar
 
 __all__ = ["CHANCE", "NOTHING", "Cell", "gather", "is_begun", "ranks_file"]
@@ -45,6 +47,17 @@ class Cell:
         columns = {name: [value] for name, value in zip(ROAR.names, values, strict=True)}
         return pa.table(columns, schema=ROAR)
 
+    def copy(self, out: Path, others: Iterable[Path]) -> None:
+        """Take from another folder what depends on no map and was trained there the same way."""
+        folder = self.folder(out)
+        if self.attribution not in (NOTHING, CHANCE) or folder.exists():
+            return
+        for other in others:
+            if self.record(other).exists() and _trained_with(other) == _trained_with(out):
+                with whole_folder(folder) as unfinished:
+                    shutil.copytree(self.folder(other), unfinished, dirs_exist_ok=True)
+                return
+
 
 def gather(out: Path) -> pa.Table:
     """Bring the records of all cells that are done into one file."""
@@ -75,6 +88,17 @@ def is_begun(folder: Path) -> bool:
 def ranks_file(out: Path, name: str, split: str, part: slice) -> Path:
     """Say where the ranks of a part of the images stand."""
     return out / name / "ranks" / f"{split}-{part.start:07d}.npy"
+
+
+def _trained_with(out: Path) -> dict[str, Any]:
+    """Say what a model is made of that is trained on images without any map."""
+    settings = plain_yaml.read_mapping(out / "settings.yaml")
+    apart = ("model", "recipe.audit", "recipe.source")  # of these it does not depend
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in apart and not key.startswith("attributions.")
+    }
 
 
 def _read_record(file: Path, attributions: Mapping[str, int]) -> pa.Table:
