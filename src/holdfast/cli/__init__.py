@@ -1,4 +1,4 @@
-"""The ``holdfast`` command: train, explain, audit, report, a demonstration. Thin: the rooms do it.
+"""The ``holdfast`` command. Thin: the packages below do it.
 
 Imports stand inside the verbs: torch and Lightning take seconds, and ``--help`` should not.
 """
@@ -89,7 +89,7 @@ def _run(given: list[str]) -> None:
 
 def _overview() -> str:
     lines = ["usage: holdfast COMMAND …", "", (holdfast.__doc__ or "").strip(), ""]
-    lines += [f"  {name:8} {(_verb(name).__doc__ or '').partition(chr(10))[0]}" for name in _VERBS]
+    lines += [f"  {name:9} {(_verb(name).__doc__ or '').partition(chr(10))[0]}" for name in _VERBS]
     return "\n".join(
         [*lines, "", "holdfast COMMAND --help tells more. --debug shows where an error is from."]
     )
@@ -108,6 +108,7 @@ _VERBS = {
     "audit": ("audit", "audit"),
     "roar": ("roar", "roar"),
     "report": ("report", "report"),
+    "reproduce": ("reproduce", "reproduce"),
     "data": ("data", "data"),
     "list": ("catalogue", "catalogue"),
 }

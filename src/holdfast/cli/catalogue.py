@@ -13,7 +13,7 @@ __all__ = ["catalogue", "entries"]
 
 
 def catalogue(arguments: list[str]) -> None:
-    """List what there is: recipes, objectives, attributions, attacks, checks, models and so on."""
+    """List what there is: recipes, studies, objectives, attributions, attacks, models and so on."""
     parser = make_parser("list", catalogue)
     parser.add_argument("kind", type=str, nargs="?", help="Only one of these.")
     asked = split(parser, arguments)
@@ -39,6 +39,7 @@ def catalogue(arguments: list[str]) -> None:
 def entries() -> dict[str, dict[str, str]]:
     """Return a line about each recipe, method and model, by kind and name."""
     from holdfast import adversarial, attributions, audit, manipulation, models, objectives
+    from holdfast.studies.study import entries as studies
     from holdfast.training.recipe import read_recipe, recipe_names
 
     def methods(room: Any) -> dict[str, str]:
@@ -52,6 +53,7 @@ def entries() -> dict[str, dict[str, str]]:
     short = {type(method).__name__: name for name, method in attributions.METHODS.items()}
     return {
         "recipes": {name: read_recipe(name).get("source", "") for name in recipe_names()},
+        "studies": studies(),
         "objectives": methods(objectives),
         "attributions": {
             f"{name} ({short[name]})" if name in short else name: about

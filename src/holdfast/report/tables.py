@@ -153,8 +153,8 @@ def to_markdown(table: Table | Sheet) -> str:
     rule = [":---"] * len(sheet.labels) + ["---:"] * len(titles)
     rows = [_texts(sheet, line) for line in sheet.lines]
     lines = [[*sheet.labels, *titles], rule, *rows]
-    written = [f"| {' | '.join(_markdown(cell) for cell in line)} |" for line in lines]
-    return "\n".join([*written, *(f"\n{_markdown(note)}" for note in sheet.notes)])
+    written = [f"| {' | '.join(markdown_text(cell) for cell in line)} |" for line in lines]
+    return "\n".join([*written, *(f"\n{markdown_text(note)}" for note in sheet.notes)])
 
 
 def to_csv(table: Table | Sheet) -> str:
@@ -225,7 +225,7 @@ def to_latex(table: Table | Sheet) -> str:
     lines += [_latex_row(_texts(sheet, line)) for line in sheet.lines]
     if sheet.notes:
         width = rf"\multicolumn{{{len(kinds)}}}{{p{{0.95\linewidth}}}}"
-        notes = [rf"{width}{{\footnotesize {_latex(note)}}} \\" for note in sheet.notes]
+        notes = [rf"{width}{{\footnotesize {latex_text(note)}}} \\" for note in sheet.notes]
         lines = [r"% \sout is of \usepackage[normalem]{ulem}", *lines, r"\midrule", *notes]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
@@ -338,7 +338,7 @@ def _mean(table: Table, run: str, check: str, measure: str) -> str:
     return _struck(text) if row and row.struck else text
 
 
-def _markdown(cell: str) -> str:
+def markdown_text(cell: str) -> str:
     cell = re.sub(r"([\\|`*\[\]])", r"\\\1", " ".join(cell.split()))
     return re.sub(r"&(?=#?\w+;)", "&amp;", cell).replace("<", "&lt;")
 
@@ -351,7 +351,7 @@ def _latex_groups(sheet: Sheet) -> list[str]:
     for group, columns in groupby(sheet.columns, key=lambda column: column.group):
         width = len(list(columns))
         if group:
-            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{_latex(group)}}}")
+            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{latex_text(group)}}}")
             rules.append(rf"\cmidrule(lr){{{place}-{place + width - 1}}}")
         else:
             cells += [""] * width
@@ -360,11 +360,11 @@ def _latex_groups(sheet: Sheet) -> list[str]:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(_latex(cell) for cell in cells) + r" \\"
+    return " & ".join(latex_text(cell) for cell in cells) + r" \\"
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
     struck = re.fullmatch(r"~~(.*)~~(.*)", text)
     if struck:
-        return rf"\sout{{{_latex(struck[1])}}} {_latex(struck[2])}".rstrip()
+        return rf"\sout{{{latex_text(struck[1])}}} {latex_text(struck[2])}".rstrip()
     return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
