@@ -245,6 +245,7 @@ class TestTrust:
             "expected one of IMAGENET1K_V1, DEFAULT, weights of squeezenet1_1, got BEST",
         ),
         ("run", {"battery": "none"}, "no battery 'none'; there are quick, standard, full"),
+        ("run", {"battery": "eccv2020/table3", "eps": "8/255"}, "--eps is not for the battery ecc"),
         ("run", {"battery": "quick", "eps": "8/0"}, "--eps is '8/0'; expected a number above 0"),
         ("run", {"battery": "quick", "eps": "much"}, "--eps is 'much'"),
         ("run", {"battery": "quick", "eps": "-1"}, "--eps is '-1'"),

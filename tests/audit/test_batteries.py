@@ -47,10 +47,17 @@ def model(tmp_path_factory):
 
 @pytest.mark.parametrize("name", BATTERIES)
 def test_settings_of_every_battery_can_be_built_again(name, data, model):
-    audit = BATTERIES[name](data, eps=0.1, model=model, source=model, reference=model)
+    audit = BATTERIES[name](data, model=model)
     settings = to_settings(audit)["init_args"]
     again = build(type(audit), settings)
     assert to_settings(again)["init_args"] == settings
+
+
+@pytest.mark.parametrize("battery", [quick, standard, full])
+def test_what_general_batteries_make_of_other_models(battery, data, model):
+    audit = battery(data, eps=0.1, model=model, source=model, reference=model)
+    settings = to_settings(audit)["init_args"]
+    assert to_settings(build(type(audit), settings))["init_args"] == settings
     assert audit.k == 26  # of 256 pixels
     assert "transfer" in audit.attacks
     assert "reference/integrated_gradients" in audit.checks

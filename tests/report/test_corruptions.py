@@ -1,9 +1,12 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
 from holdfast.report import table
 from holdfast.report.corruptions import corruption_sections, mean_over
+from holdfast.report.records import AuditedRun
+from holdfast.report.sheet import is_struck
 
 KINDS = ("gaussian_noise", "fog", "jpeg_compression")
 
@@ -68,6 +71,29 @@ def test_runs_with_different_corruptions(make_whole_run):
     fog = next(line for line in section.heat.lines if line.labels == ("two", "fog"))
     assert [cell is None for cell in fog.cells] == [True, True, True, False, False]
     assert table(runs).row("three", "corruptions", "correct") is None
+
+
+def test_a_corruption_that_moved_no_image_is_struck_out():
+    records = [
+        (index, check, measure, value)
+        for index in range(4)
+        for check, measure, value in (
+            ("clean", "correct", 1.0),
+            ("corruption/saturate/1", "correct", 1.0),
+            ("corruption/saturate/1", "moved", 0.0),
+            ("corruption/fog/1", "correct", 1.0),
+            ("corruption/fog/1", "moved", 0.3),
+        )
+    ]
+    index, check, measure, value = zip(*records, strict=True)
+    columns = {"index": index, "label": index, "check": check, "measure": measure, "value": value}
+    run = AuditedRun("art", pa.table(columns))
+    (section,) = corruption_sections([run], table([run]))
+    struck = {line.labels[0]: is_struck(line.cells[0]) for line in section.sheets[0].lines}
+    assert struck == {"saturate": True, "fog": False, "mean": False}
+    assert section.sheets[0].notes == (
+        "Struck out, “art” under saturate (accuracy): it moved no image.",
+    )
 
 
 def test_one_severity_has_no_curve(make_whole_run):

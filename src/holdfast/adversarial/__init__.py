@@ -9,7 +9,13 @@ from holdfast.adversarial.apgd import APGD
 from holdfast.adversarial.ball import L2Ball, LinfBall, Norm, ball
 from holdfast.adversarial.boundary import Boundary, BoundarySearch
 from holdfast.adversarial.carlini_wagner import CarliniWagner
-from holdfast.adversarial.corruptions import CORRUPTIONS, Corruption, corrupt
+from holdfast.adversarial.corruptions import (
+    CORRUPTIONS,
+    ECCV2020_CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    Corruption,
+    corrupt,
+)
 from holdfast.adversarial.fgsm import FGSM
 from holdfast.adversarial.halfspace import nearest_in_halfspace
 from holdfast.adversarial.pgd import PGD
@@ -25,6 +31,8 @@ from holdfast.adversarial.uniform_noise import UniformNoise
 __all__ = [
     "APGD",
     "CORRUPTIONS",
+    "ECCV2020_CORRUPTIONS",
+    "EXTRA_CORRUPTIONS",
     "FGSM",
     "PGD",
     "SPSA",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -281,8 +282,10 @@ def _battery(
 ) -> Audit:
     if name not in BATTERIES:
         raise HoldfastError(f"no battery {name!r}; there are {', '.join(BATTERIES)}")
-    radius = {} if eps is None else {"eps": _number(eps)}
-    return BATTERIES[name](data, model=model, **others, **radius)
+    words = {**others, **({} if eps is None else {"eps": _number(eps)})}
+    for word in words.keys() - signature(BATTERIES[name]).parameters.keys():
+        raise HoldfastError(f"--{word} is not for the battery {name}, which has its own settings")
+    return BATTERIES[name](data, model=model, **words)
 
 
 def _number(text: str) -> float:

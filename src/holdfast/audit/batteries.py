@@ -10,13 +10,13 @@ check that is one of several with different ε is named with it: ``pgd-40@2/255`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from holdfast.adversarial import APGD, PGD, SPSA, Norm, Spatial, Square, Transfer
-from holdfast.adversarial.corruptions import CORRUPTIONS, Corruption
+from holdfast.adversarial.corruptions import CORRUPTIONS
 from holdfast.attributions import (
     AdversarialGradientIntegration,
     BoundaryIntegratedGradients,
@@ -33,6 +33,7 @@ from holdfast.audit.battery import Audit
 from holdfast.audit.faithfulness import Deletion, Insertion
 from holdfast.audit.localization_checks import Localization, WeaklySupervisedLocalization
 from holdfast.audit.map_checks import Faithfulness, Likeness
+from holdfast.audit.paper_batteries import PAPER_BATTERIES, corruptions
 from holdfast.audit.repeatable import device_of
 from holdfast.audit.trust_check import Trustworthiness
 from holdfast.contracts import Attack, Attribution, Check, HoldfastError, Manipulation
@@ -131,7 +132,7 @@ def standard(
             "apgd": APGD(eps, steps=50),
             "spatial": Spatial(angles=7, shifts=3),
             **_transferred(_pgd(eps, 40), source),
-            **_corruptions((3,)),
+            **corruptions(CORRUPTIONS, (3,)),
         },
         manipulations={
             **_each(attributions, "top_k", lambda one: _top_k(one, eps, k)),
@@ -203,7 +204,7 @@ def full(
             "spsa": SPSA(eps, steps=20, samples=64),
             "spatial": Spatial(),
             **_transferred(_pgd(eps, 100), source),
-            **_corruptions((1, 2, 3, 4, 5)),
+            **corruptions(CORRUPTIONS, range(1, 6)),
         },
         manipulations={
             **_each(attributions, "top_k", lambda one: _top_k(one, eps, k)),
@@ -243,7 +244,12 @@ def full(
     )
 
 
-BATTERIES: dict[str, Callable[..., Audit]] = {"quick": quick, "standard": standard, "full": full}
+BATTERIES: dict[str, Callable[..., Audit]] = {
+    "quick": quick,
+    "standard": standard,
+    "full": full,
+    **PAPER_BATTERIES,
+}
 """Every battery by its name."""
 
 
@@ -320,14 +326,6 @@ def _curve(name: str, one: Attribution, eps: float, k: int) -> dict[str, Manipul
 
 def _transferred(attack: Attack, source: nn.Module | None) -> dict[str, Attack]:
     return {} if source is None else {"transfer": Transfer(attack, source)}
-
-
-def _corruptions(severities: Iterable[int]) -> dict[str, Attack]:
-    return {
-        f"corruption/{name}/{severity}": Corruption(name, severity, seed=0)
-        for name in CORRUPTIONS
-        for severity in severities
-    }
 
 
 def _localization(data: ImageDataset, attributions: _Methods, wsol: _Methods) -> dict[str, Check]:

@@ -26,7 +26,8 @@ def audit(arguments: list[str]) -> None:
     parser.add_argument(
         "--battery",
         type=str,
-        help="quick, standard or full. (default: what the run's recipe says, else standard)",
+        help="quick, standard, full, or a paper's table or figure, as eccv2020/table3. (default: "
+        "what the run's recipe says, else standard)",
     )
     parser.add_argument("--eps", type=str, help="The battery's radius, as 8/255.")
     parser.add_argument("--data", type=str, help="What to audit on. (default: the run's own data)")

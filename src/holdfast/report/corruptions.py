@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from holdfast.report.curves import Curve, Point, curve_sheet, plot_of
+from holdfast.report.evidence import notes_of
 from holdfast.report.records import AuditedRun
 from holdfast.report.section import Section
 from holdfast.report.sheet import Cell, Column, Line, Sheet
@@ -91,10 +92,15 @@ def corruption_sections(runs: Sequence[AuditedRun], table: Table) -> list[Sectio
 def _by_kind(
     runs: Sequence[AuditedRun], table: Table, kinds: dict[str, tuple[str, int | None]]
 ) -> Sheet:
-    lines = []
+    lines, struck = [], []
     for name in dict.fromkeys(name for name, _ in kinds.values()):
         checks = [check for check, (kind, _) in kinds.items() if kind == name]
-        lines.append(Line((name,), tuple(mean_over(run, checks) for run in runs)))
+        cells = []
+        for run in runs:
+            cell, why = mean_over(run, checks), _no_evidence(table, run, checks)
+            cells.append({**cell, "struck": 1} if cell and why else cell)
+            struck += [(run.name, name, "correct", why)] if why else []
+        lines.append(Line((name,), tuple(cells)))
     total = tuple(mean_over(run, table.corruptions) for run in runs)
     lines.append(Line(("mean",), total))
     return Sheet(
@@ -103,7 +109,14 @@ def _by_kind(
         ("Corruption",),
         tuple(Column(run.name, run.name, better="") for run in runs),
         tuple(lines),
+        notes=notes_of(struck),
     )
+
+
+def _no_evidence(table: Table, run: AuditedRun, checks: Sequence[str]) -> str:
+    """Say why accuracy under a corruption is no evidence at any severity, as of colours on grey."""
+    rows = [row for check in checks if (row := table.row(run.name, check, "correct"))]
+    return rows[0].struck if rows and all(row.struck for row in rows) else ""
 
 
 def _matrix(

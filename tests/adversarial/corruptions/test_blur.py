@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from holdfast.adversarial.corruptions.blur import (
     defocus_blur,
+    gaussian_blur,
     glass_blur,
     motion_blur,
     streak,
@@ -24,6 +25,24 @@ def each_plane(function, images):
     """The function of each channel of each image, as numpy arrays."""
     planes = [[function(plane) for plane in image] for image in images.numpy()]
     return torch.from_numpy(np.array(planes))
+
+
+@pytest.mark.parametrize(
+    ("shape", "deviations"),
+    [
+        ((9, 6), (0.4, 0.6, 0.7, 0.8, 1.0)),
+        ((32, 41), (0.4, 0.6, 0.7, 0.8, 1.0)),
+        ((70, 64), (0.5, 0.75, 1.0, 1.25, 1.5)),
+        ((224, 225), (1.0, 2.0, 3.0, 4.0, 6.0)),
+        ((300, 280), (1.25, 2.5, 3.75, 5.0, 7.5)),
+    ],
+)
+def test_gaussian_blur_is_scipy_s(shape, deviations):
+    images = rand(1, 1, *shape)
+    for severity, sigma in enumerate(deviations, start=1):
+        expected = ndimage.gaussian_filter(images[0, 0].numpy(), sigma, mode="nearest", truncate=4)
+        blurred = gaussian_blur(images, severity, Draws(images))[0, 0]
+        assert torch.allclose(blurred, torch.from_numpy(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What holds for all fifteen corruptions, and which constants an image gets."""
+"""What holds for all nineteen corruptions, and which constants an image gets."""
 
 from itertools import pairwise
 
@@ -7,11 +7,20 @@ import torch
 from sklearn.datasets import load_sample_image
 from torch import nn
 
-from holdfast.adversarial import CORRUPTIONS, Corruption, corrupt
+from holdfast.adversarial import (
+    CORRUPTIONS,
+    ECCV2020_CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    Corruption,
+    corrupt,
+)
 from holdfast.adversarial.corruptions.severity import published
 from holdfast.contracts import InputError
 
+EVERY = CORRUPTIONS + EXTRA_CORRUPTIONS
 FIXED = {
+    "gaussian_blur",
+    "saturate",
     "defocus_blur",
     "zoom_blur",
     "brightness",
@@ -20,6 +29,7 @@ FIXED = {
     "jpeg_compression",
 }
 KEEPS_CONSTANTS = {
+    "gaussian_blur",
     "defocus_blur",
     "glass_blur",
     "motion_blur",
@@ -30,7 +40,8 @@ KEEPS_CONSTANTS = {
 }
 # Those whose published constants trade one thing for another: σ for a second shuffle, a bold bend
 # for a fine one, the image's light for the frost's.
-TRADING = {"glass_blur", "elastic_transform", "frost"}
+# Spatter goes from water to mud, saturation from less of it to more.
+TRADING = {"glass_blur", "elastic_transform", "frost", "spatter", "saturate"}
 
 
 def photographs(count, size):
@@ -49,6 +60,29 @@ def test_the_names_are_those_of_the_paper_in_its_order():
     assert CORRUPTIONS[0] == "gaussian_noise"
     assert CORRUPTIONS[7:10] == ("snow", "frost", "fog")
     assert CORRUPTIONS[-1] == "jpeg_compression"
+    assert EXTRA_CORRUPTIONS == ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+
+
+def test_the_rows_of_the_table_of_eccv_2020():
+    rows = "GN SN IN DB Gl-B MB ZB S F B C E P J Sp-N"
+    names = {
+        "GN": "gaussian_noise",
+        "SN": "shot_noise",
+        "IN": "impulse_noise",
+        "DB": "defocus_blur",
+        "Gl-B": "glass_blur",
+        "MB": "motion_blur",
+        "ZB": "zoom_blur",
+        "S": "snow",
+        "F": "fog",
+        "B": "brightness",
+        "C": "contrast",
+        "E": "elastic_transform",
+        "P": "pixelate",
+        "J": "jpeg_compression",
+        "Sp-N": "speckle_noise",
+    }
+    assert tuple(names[row] for row in rows.split()) == ECCV2020_CORRUPTIONS
 
 
 @pytest.mark.parametrize(
@@ -74,7 +108,7 @@ def test_an_image_gets_the_constants_published_for_the_nearest_side(side, consta
 
 @pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 3, 17, 12), (1, 2, 5, 5), (1, 3, 70, 90)])
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", EVERY)
 def test_any_size_and_number_of_channels(name, shape, severity):
     images = torch.rand(shape)
     given = images.clone()
@@ -85,11 +119,13 @@ def test_any_size_and_number_of_channels(name, shape, severity):
     assert corrupted.isfinite().all()
     assert corrupted.min() >= 0
     assert corrupted.max() <= 1
-    if name != "impulse_noise" or severity > 1:  # it may miss each of a few pixels
+    # Impulses may miss each of a few pixels, and drops may; what has no colour has no saturation.
+    missed = (name == "impulse_noise" and severity == 1) or name == "spatter"
+    if not missed and (name != "saturate" or shape[1] == 3):
         assert not torch.equal(corrupted, images)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", EVERY)
 def test_images_of_a_pixel_or_a_line(name):
     for shape in [(1, 3, 1, 1), (2, 1, 2, 3), (1, 3, 1, 40), (1, 1, 200, 2)]:
         for severity in (1, 5):
@@ -99,7 +135,7 @@ def test_images_of_a_pixel_or_a_line(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", EVERY)
 def test_any_precision(name, dtype):
     images = torch.rand(1, 3, 16, 16).to(dtype)
     corrupted = corrupt(images, name, 3, seed=0)
@@ -108,7 +144,7 @@ def test_any_precision(name, dtype):
     assert (corrupted.float() - single).abs().max() < (0.004 if dtype == torch.bfloat16 else 1e-3)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", EVERY)
 def test_with_a_seed_a_corruption_is_the_image_s_own(name):
     images = torch.rand(4, 3, 12, 10)
     before = torch.get_rng_state()
@@ -122,7 +158,7 @@ def test_with_a_seed_a_corruption_is_the_image_s_own(name):
     assert torch.equal(other, together) == (name in FIXED)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", EVERY)
 def test_without_a_seed_twins_are_corrupted_apart(name):
     images = torch.rand(1, 3, 12, 10).expand(2, -1, -1, -1)
     torch.manual_seed(0)
@@ -141,7 +177,7 @@ def test_a_constant_image_stays(name, severity):
 
 
 @pytest.mark.parametrize("size", [32, 64, 96])
-@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in TRADING])
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in TRADING])
 def test_the_distance_grows_with_severity(name, size):
     images = photographs(24, size)
     distances = [
@@ -162,7 +198,7 @@ def test_the_last_severity_is_worse_than_the_first(name, size):
     assert (last - images).square().sum() > 1.05 * (first - images).square().sum()
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_attack_is_the_function(name):
     images, labels = torch.rand(2, 3, 9, 9, requires_grad=True), torch.tensor([0, 1])
     attack = Corruption(name, 2, seed=5)

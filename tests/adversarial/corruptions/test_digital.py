@@ -3,6 +3,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 from scipy import ndimage
 
@@ -11,6 +12,7 @@ from holdfast.adversarial.corruptions.digital import (
     elastic_transform,
     jpeg_compression,
     pixelate,
+    saturate,
 )
 from holdfast.adversarial.corruptions.draws import Draws
 
@@ -115,3 +117,29 @@ def test_jpeg_compression_of_two_channels_is_that_of_each():
     for channel in range(2):
         alone = jpeg_compression(images[:, channel : channel + 1], 4, Draws(images))
         assert torch.equal(together[:, channel : channel + 1], alone)
+
+
+@pytest.mark.parametrize(
+    ("shape", "constants"),
+    [
+        ((6, 9), ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))),
+        ((64, 50), ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2))),
+        ((120, 121), ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))),
+    ],
+)
+def test_saturate_is_a_change_in_hsv(shape, constants):
+    images = rand(2, 3, *shape)
+    images[0, :, :2] = images[0, :1, :2]  # grey
+    images[0, :, 2] = 0
+    for severity, (factor, more) in enumerate(constants, start=1):
+        result = saturate(images, severity, Draws(images))
+        hsv = rgb_to_hsv(images.permute(0, 2, 3, 1).numpy())
+        hsv[..., 1] = np.clip(factor * hsv[..., 1] + more, 0, 1)
+        expected = torch.from_numpy(hsv_to_rgb(hsv)).permute(0, 3, 1, 2)
+        assert torch.allclose(result, expected, atol=1e-9)
+
+
+def test_what_has_no_colour_is_not_saturated():
+    for channels in (1, 2, 4):
+        images = rand(1, channels, 5, 4)
+        assert torch.equal(saturate(images, 5, Draws(images)), images)

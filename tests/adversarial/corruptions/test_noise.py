@@ -4,7 +4,12 @@ import torch
 from scipy import stats
 
 from holdfast.adversarial.corruptions.draws import Draws
-from holdfast.adversarial.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
+from holdfast.adversarial.corruptions.noise import (
+    gaussian_noise,
+    impulse_noise,
+    shot_noise,
+    speckle_noise,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +59,21 @@ def test_what_an_impulse_has_hit_stays_hit():
     less, more = (impulse_noise(images, severity, Draws(images, 0)) for severity in (2, 4))
     hit = less != images
     assert torch.equal(less[hit], more[hit])
+
+
+@pytest.mark.parametrize(
+    ("shape", "deviations"),
+    [
+        ((32, 40), (0.06, 0.1, 0.12, 0.16, 0.2)),
+        ((70, 64), (0.15, 0.2, 0.25, 0.3, 0.35)),
+        ((120, 200), (0.15, 0.2, 0.35, 0.45, 0.6)),
+    ],
+)
+def test_speckle_noise_is_in_proportion_to_the_value(shape, deviations):
+    torch.manual_seed(0)
+    images = 0.1 + 0.9 * torch.rand(1, 3, *shape, dtype=torch.float64)
+    for severity, deviation in enumerate(deviations, start=1):
+        noise = (speckle_noise(images, severity, Draws(images, 0)) - images) / images
+        normal = stats.norm(0, deviation)
+        assert stats.kstest(noise.flatten().numpy(), normal.cdf).pvalue > 0.001
+        assert noise.std().item() == pytest.approx(deviation, rel=0.03)

@@ -1,4 +1,4 @@
-"""Blur: out of focus, through frosted glass, and from a camera that moves or zooms.
+"""Blur: Gaussian, out of focus, through frosted glass, and from a camera that moves or zooms.
 
 Like all corruptions, they take images ``(N, C, H, W)`` in [0, 1], a severity from 1 to 5, and where
 what is random comes from; see `corrupt`.
@@ -16,7 +16,25 @@ from torch.nn import functional as F
 from holdfast.adversarial.corruptions.draws import Draws
 from holdfast.adversarial.corruptions.severity import published
 
-__all__ = ["defocus_blur", "glass_blur", "motion_blur", "streak", "zoom", "zoom_blur"]
+__all__ = [
+    "defocus_blur",
+    "gaussian_blur",
+    "glass_blur",
+    "mirrored",
+    "motion_blur",
+    "smoothed",
+    "streak",
+    "zoom",
+    "zoom_blur",
+]
+
+# Standard deviation, in pixels.
+_GAUSSIAN = {
+    32: (0.4, 0.6, 0.7, 0.8, 1.0),
+    64: (0.5, 0.75, 1.0, 1.25, 1.5),
+    224: (1.0, 2.0, 3.0, 4.0, 6.0),
+}
+
 
 # Radius of the disk and standard deviation of the Gaussian that softens its edge, in pixels.
 _DEFOCUS = {
@@ -45,6 +63,21 @@ _ZOOM = {
 }
 
 
+def gaussian_blur(
+    images: Float[Tensor, "n c h w"], severity: int, draws: Draws
+) -> Float[Tensor, "n c h w"]:
+    """Average each pixel with its neighbours by a Gaussian.
+
+    Examples
+    --------
+    >>> grey = torch.full((1, 1, 8, 8), 0.5)
+    >>> gaussian_blur(grey, 5, Draws(grey)).allclose(grey)
+    True
+    """
+    sigma, scale = published(images, _GAUSSIAN, severity)
+    return smoothed(images, sigma * scale)
+
+
 def defocus_blur(
     images: Float[Tensor, "n c h w"], severity: int, draws: Draws
 ) -> Float[Tensor, "n c h w"]:
@@ -62,7 +95,7 @@ def defocus_blur(
 
     (radius, softness), scale = published(images, _DEFOCUS, severity)
     kernel = _disk(radius * scale, softness).to(images)
-    padded = _mirrored(images, kernel.shape[-1] // 2)
+    padded = mirrored(images, kernel.shape[-1] // 2)
     return filter2d(padded, kernel[None], padding="valid")
 
 
@@ -81,22 +114,15 @@ def glass_blur(
     >>> glass_blur(grey, 5, Draws(grey)).allclose(grey)
     True
     """
-    from kornia.filters import gaussian_blur2d
-
     (sigma, reach, times), scale = published(images, _GLASS, severity)
     sigma, reach = sigma * scale, max(1, round(reach * scale))
-    size = 2 * int(4 * sigma + 0.5) + 1
-
-    def blurred(sharp: Tensor) -> Tensor:
-        return gaussian_blur2d(sharp, size, (sigma, sigma), border_type="replicate")
-
     height, width = images.shape[-2:]
-    shuffled = blurred(images).flatten(2)
+    shuffled = smoothed(images, sigma).flatten(2)
     for _ in range(times):
         steps = draws.uniform(2, height, width, low=-float(reach), high=float(reach)).floor().long()
         source = _sources(steps.clamp_max(reach - 1), reach)
         shuffled = shuffled.gather(2, source.flatten(1)[:, None].expand_as(shuffled))
-    return blurred(shuffled.view_as(images))
+    return smoothed(shuffled.view_as(images), sigma)
 
 
 def motion_blur(
@@ -209,6 +235,36 @@ def streak(
     return blurred.permute(0, 3, 1, 2).contiguous()
 
 
+def smoothed(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
+    """Average images by a Gaussian, cut at four standard deviations; the last pixel goes on.
+
+    Examples
+    --------
+    >>> smoothed(torch.tensor([[[[0.0, 1.0, 0.0]]]]), sigma=0.25)
+    tensor([[[[3.3524e-04, 9.9933e-01, 3.3524e-04]]]])
+    """
+    from kornia.filters import gaussian_blur2d
+
+    size = 2 * int(4 * sigma + 0.5) + 1
+    return gaussian_blur2d(images, size, (sigma, sigma), border_type="replicate")
+
+
+def mirrored(images: Float[Tensor, "n c h w"], by: int) -> Float[Tensor, "n c h2 w2"]:
+    """Let images go on beyond their edge as in a mirror; unlike `F.pad`, further than once.
+
+    Examples
+    --------
+    >>> mirrored(torch.tensor([[[[1.0, 2.0, 3.0]]]]), by=3)[0, 0, 0]
+    tensor([2., 3., 2., 1., 2., 3., 2., 1., 2.])
+    """
+    for dim in (2, 3):
+        size = images.shape[dim]
+        period = max(1, 2 * (size - 1))
+        places = torch.arange(-by, size + by, device=images.device) % period
+        images = images.index_select(dim, torch.minimum(places, period - places))
+    return images
+
+
 def _disk(radius: float, softness: float) -> Tensor:
     """Return a disk that sums to 1, its edge softened over three pixels, or five if it is large."""
     margin = 1 if radius <= 8 else 2
@@ -221,16 +277,6 @@ def _disk(radius: float, softness: float) -> Tensor:
     kernel = torch.outer(edge, edge)[None, None]
     soft = F.conv2d((disk / disk.sum())[None, None], kernel, padding=margin)
     return soft[0, 0]
-
-
-def _mirrored(images: Tensor, by: int) -> Tensor:
-    """Images that go on beyond their edge as in a mirror; unlike `F.pad`, further than once."""
-    for dim in (2, 3):
-        size = images.shape[dim]
-        period = max(1, 2 * (size - 1))
-        places = torch.arange(-by, size + by, device=images.device) % period
-        images = images.index_select(dim, torch.minimum(places, period - places))
-    return images
 
 
 def _sources(steps: Tensor, reach: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The fifteen common corruptions: one function, and the same as an attack."""
+"""The common corruptions, fifteen and four more: one function, and the same as an attack."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from holdfast.adversarial.corruptions.blur import (
     defocus_blur,
+    gaussian_blur,
     glass_blur,
     motion_blur,
     zoom_blur,
@@ -21,13 +22,27 @@ from holdfast.adversarial.corruptions.digital import (
     elastic_transform,
     jpeg_compression,
     pixelate,
+    saturate,
 )
 from holdfast.adversarial.corruptions.draws import Draws
-from holdfast.adversarial.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
+from holdfast.adversarial.corruptions.noise import (
+    gaussian_noise,
+    impulse_noise,
+    shot_noise,
+    speckle_noise,
+)
+from holdfast.adversarial.corruptions.spatter import spatter
 from holdfast.adversarial.corruptions.weather import brightness, fog, frost, snow
 from holdfast.contracts import InputError, check_images, check_labels, checked
 
-__all__ = ["CORRUPTIONS", "Corruption", "CorruptionName", "corrupt"]
+__all__ = [
+    "CORRUPTIONS",
+    "ECCV2020_CORRUPTIONS",
+    "EXTRA_CORRUPTIONS",
+    "Corruption",
+    "CorruptionName",
+    "corrupt",
+]
 
 CorruptionName = Literal[
     "gaussian_noise",
@@ -45,11 +60,24 @@ CorruptionName = Literal[
     "elastic_transform",
     "pixelate",
     "jpeg_compression",
+    "speckle_noise",
+    "gaussian_blur",
+    "spatter",
+    "saturate",
 ]
 """What a corruption may be called."""
 
-CORRUPTIONS: tuple[CorruptionName, ...] = get_args(CorruptionName)
-"""The names of all fifteen, in the order of the paper."""
+CORRUPTIONS: tuple[CorruptionName, ...] = get_args(CorruptionName)[:15]
+"""The names of the fifteen of the benchmark, in the order of the paper."""
+
+EXTRA_CORRUPTIONS: tuple[CorruptionName, ...] = get_args(CorruptionName)[15:]
+"""The names of the four that are published beside them, for choosing hyper-parameters."""
+
+ECCV2020_CORRUPTIONS: tuple[CorruptionName, ...] = (
+    *(name for name in CORRUPTIONS if name != "frost"),
+    "speckle_noise",
+)
+"""The fifteen of table 3 of ECCV 2020, in its order: with speckle noise, and without frost."""
 
 _FUNCTIONS: dict[CorruptionName, Callable[[Tensor, int, Draws], Tensor]] = {
     "gaussian_noise": gaussian_noise,
@@ -67,6 +95,10 @@ _FUNCTIONS: dict[CorruptionName, Callable[[Tensor, int, Draws], Tensor]] = {
     "elastic_transform": elastic_transform,
     "pixelate": pixelate,
     "jpeg_compression": jpeg_compression,
+    "speckle_noise": speckle_noise,
+    "gaussian_blur": gaussian_blur,
+    "spatter": spatter,
+    "saturate": saturate,
 }
 
 
@@ -78,7 +110,7 @@ class Corruption:
     Parameters
     ----------
     name : str
-        One of `CORRUPTIONS`.
+        One of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
     severity : int
         From 1 to 5.
     seed : int, optional
@@ -133,9 +165,9 @@ def corrupt(
     ----------
     images : Tensor
         The images ``(N, C, H, W)`` in [0, 1], of any size. Three channels are red, green and blue;
-        otherwise each is treated as grey.
+        otherwise each is treated as grey, and ``saturate``, which knows only colours, does nothing.
     name : str
-        One of `CORRUPTIONS`.
+        One of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
     severity : int
         From 1 to 5.
     seed : int, optional
@@ -159,8 +191,8 @@ def corrupt(
     ImageNet's above; lengths in pixels grow with the side, but are not made less than CIFAR's.
     Only ``pixelate`` keeps its share of the resolution.
 
-    Values are not rounded to 256 levels, but in JPEG files. Frost is drawn rather than
-    photographed, and zooming is about the exact centre.
+    Values are not rounded to 256 levels, but in JPEG files and the drops of spatter. Frost is drawn
+    rather than photographed, and zooming is about the exact centre.
 
     With a seed, an image gets the same noise at every severity.
 
@@ -189,7 +221,7 @@ def corrupt(
 
 
 def _check(name: str, severity: int, owner: str = "") -> None:
-    if name not in CORRUPTIONS:
-        raise InputError(f"{owner}name", repr(name), f"one of {', '.join(CORRUPTIONS)}")
+    if name not in _FUNCTIONS:
+        raise InputError(f"{owner}name", repr(name), f"one of {', '.join(_FUNCTIONS)}")
     if severity not in range(1, 6):
         raise InputError(f"{owner}severity", severity, "a whole number from 1 to 5")

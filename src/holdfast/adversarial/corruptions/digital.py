@@ -1,4 +1,4 @@
-"""What cameras and files do to pictures: low contrast, distortion, coarse pixels, JPEG."""
+"""What cameras and files do to pictures: contrast, colours, distortion, coarse pixels, JPEG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torchvision.io import decode_jpeg, encode_jpeg
 from holdfast.adversarial.corruptions.draws import Draws
 from holdfast.adversarial.corruptions.severity import published
 
-__all__ = ["contrast", "elastic_transform", "jpeg_compression", "pixelate"]
+__all__ = ["contrast", "elastic_transform", "jpeg_compression", "pixelate", "saturate"]
 
 # What remains of each value's distance to the mean.
 _CONTRAST_LARGE = (0.4, 0.3, 0.2, 0.1, 0.05)
@@ -43,6 +43,14 @@ _PIXELATE = {
 }
 # libjpeg's quality.
 _JPEG = {32: (80, 65, 58, 50, 40), 64: (65, 58, 50, 40, 25), 224: (25, 18, 15, 10, 7)}
+# Factor of the saturation of each pixel, and what is added to it.
+_SATURATE = {
+    32: ((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2)),
+    64: ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (30.0, 0.2)),
+    224: ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2)),
+}
+# How far the channels of red are below its value, as a share of the range.
+_RED = torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1)
 
 
 def contrast(
@@ -127,6 +135,31 @@ def jpeg_compression(
     files = encode_jpeg(list((255 * pictures).round().byte().cpu()), quality)
     read = torch.stack([decode_jpeg(file) for file in files])
     return read.to(images).div(255).view_as(images)
+
+
+def saturate(
+    images: Float[Tensor, "n c h w"], severity: int, draws: Draws
+) -> Float[Tensor, "n c h w"]:
+    """Change the saturation of each pixel, and keep hue and value: paler, then more colourful.
+
+    Grey is taken for a red without saturation, as published: the last two severities redden it.
+    Images of other than three channels have no colour, and stay as they are.
+
+    Examples
+    --------
+    >>> brown = torch.tensor([0.5, 0.25, 0.25]).view(1, 3, 1, 1)
+    >>> saturate(brown, 3, Draws(brown)).flatten()
+    tensor([0.5000, 0.1250, 0.1250])
+    """
+    (factor, more), _ = published(images, _SATURATE, severity)
+    if images.shape[1] != 3:
+        return images
+    value = images.amax(1, keepdim=True)
+    range_ = value - images.amin(1, keepdim=True)
+    # In HSV saturation is range over value; a pixel lies by its hue in between.
+    hue = torch.where(range_ > 0, (value - images) / range_, _RED.to(images))
+    saturation = torch.where(value > 0, range_ / value, 0)
+    return value * (1 - (factor * saturation + more).clamp(0, 1) * hue)
 
 
 def _affine(corners: Tensor, height: int, width: int) -> Tensor:

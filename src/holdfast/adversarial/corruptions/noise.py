@@ -1,4 +1,4 @@
-"""Noise of the sensor: Gaussian, shot and impulse, drawn for each pixel and channel alone."""
+"""Noise of the sensor: Gaussian, shot, impulse and speckle, for each pixel and channel alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from holdfast.adversarial.corruptions.draws import Draws
 from holdfast.adversarial.corruptions.severity import published
 
-__all__ = ["gaussian_noise", "impulse_noise", "shot_noise"]
+__all__ = ["gaussian_noise", "impulse_noise", "shot_noise", "speckle_noise"]
 
 # The standard deviation.
 _GAUSSIAN = {
@@ -28,6 +28,12 @@ _IMPULSE = {
     32: (0.01, 0.02, 0.03, 0.05, 0.07),
     64: (0.01, 0.02, 0.05, 0.08, 0.14),
     224: (0.03, 0.06, 0.09, 0.17, 0.27),
+}
+# The standard deviation, as a share of the value.
+_SPECKLE = {
+    32: (0.06, 0.1, 0.12, 0.16, 0.2),
+    64: (0.15, 0.2, 0.25, 0.3, 0.35),
+    224: (0.15, 0.2, 0.35, 0.45, 0.6),
 }
 
 
@@ -77,3 +83,18 @@ def impulse_noise(
     drawn = draws.uniform(*images.shape[1:])
     noisy = torch.where(drawn < share / 2, 0.0, images)
     return torch.where(drawn >= 1 - share / 2, 1.0, noisy)
+
+
+def speckle_noise(
+    images: Float[Tensor, "n c h w"], severity: int, draws: Draws
+) -> Float[Tensor, "n c h w"]:
+    """Add normal noise in proportion to each value.
+
+    Examples
+    --------
+    >>> black = torch.zeros(1, 3, 32, 32)
+    >>> bool((speckle_noise(black, 5, Draws(black)) == 0).all())
+    True
+    """
+    deviation, _ = published(images, _SPECKLE, severity)
+    return images + deviation * images * draws.normal(*images.shape[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +14,7 @@ from holdfast.adversarial.corruptions.draws import Draws
 from holdfast.adversarial.corruptions.severity import published
 from holdfast.adversarial.corruptions.texture import frosted_glass, plasma
 
-__all__ = ["brightness", "fog", "frost", "snow"]
+__all__ = ["brightness", "fog", "frost", "luminance", "resized", "snow"]
 
 # Mean and standard deviation of the layer, size of a flake in pixels, threshold below which there
 # is none; radius and standard deviation of its fall, in pixels; what remains of the image.
@@ -78,8 +80,8 @@ def snow(images: Float[Tensor, "n c h w"], severity: int, draws: Draws) -> Float
     layer = zoom((mean + deviation * draws.normal(*layer_shape))[:, None], size)
     layer = torch.where(layer < threshold, 0, layer.clamp(0, 1))
     layer = streak(layer, radius, sigma, draws.uniform(low=-135.0, high=-45.0))
-    layer = _resized(layer, images.shape[-2:])
-    white = torch.maximum(images, 1.5 * _luminance(images) + 0.5)
+    layer = resized(layer, images.shape[-2:])
+    white = torch.maximum(images, 1.5 * luminance(images) + 0.5)
     return keep * images + (1 - keep) * white + layer + layer.flip(2, 3)
 
 
@@ -103,7 +105,7 @@ def frost(
     finer = 1 if min(height, width) > 112 else 2  # feathers are fine: drawn larger, then averaged
     ice = F.avg_pool2d(frosted_glass(draws, height * finer, width * finer), finer)
     if images.shape[1] != 3:
-        ice = _luminance(ice)
+        ice = luminance(ice)
     return keep * images + weight * ice
 
 
@@ -141,14 +143,28 @@ def brightness(
     return torch.where(value > 0, images * (brighter / value), brighter)
 
 
-def _luminance(images: Tensor) -> Tensor:
+def luminance(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
+    """Give the grey of images.
+
+    Examples
+    --------
+    >>> luminance(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten()
+    tensor([0.2990])
+    """
     # Imported here, not above: kornia is slow to import, and who only attacks needs none of it.
     from kornia.color import rgb_to_grayscale
 
     return rgb_to_grayscale(images) if images.shape[1] == 3 else images.mean(1, keepdim=True)
 
 
-def _resized(layer: Tensor, shape: torch.Size) -> Tensor:
-    if layer.shape[-2:] == shape:
+def resized(layer: Float[Tensor, "n c h w"], shape: Sequence[int]) -> Float[Tensor, "n c h2 w2"]:
+    """Bring a layer to an image's height and width, bilinearly.
+
+    Examples
+    --------
+    >>> resized(torch.ones(1, 1, 2, 2), (3, 4)).shape
+    torch.Size([1, 1, 3, 4])
+    """
+    if layer.shape[-2:] == tuple(shape):
         return layer
     return F.interpolate(layer, list(shape), mode="bilinear", antialias=True)
