@@ -103,8 +103,8 @@ def assign(
     Traceback (most recent call last):
         ...
     holdfast.contracts.HoldfastError: there is no model 'no/such/run'; expected a run's folder, \
-torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or a file of weights with its \
-architecture
+zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or a file of weights with \
+its architecture
     """
     overrides = dict(overrides or {})
     saved = is_saved(subject)

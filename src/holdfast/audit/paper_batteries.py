@@ -70,9 +70,7 @@ PAPER_BATTERIES: dict[str, Callable[..., Audit]] = {
 """Every one of them by its name."""
 
 
-def corruptions(
-    names: Iterable[CorruptionName], severities: Sequence[int]
-) -> dict[str, Attack]:
+def corruptions(names: Iterable[CorruptionName], severities: Sequence[int]) -> dict[str, Attack]:
     """Name corruptions at severities as checks: ``corruption/NAME/SEVERITY``.
 
     Examples

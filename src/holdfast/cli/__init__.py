@@ -109,6 +109,7 @@ _VERBS = {
     "roar": ("roar", "roar"),
     "report": ("report", "report"),
     "reproduce": ("reproduce", "reproduce"),
+    "release": ("release", "release"),
     "data": ("data", "data"),
     "list": ("catalogue", "catalogue"),
 }

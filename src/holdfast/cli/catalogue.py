@@ -38,7 +38,7 @@ def catalogue(arguments: list[str]) -> None:
 
 def entries() -> dict[str, dict[str, str]]:
     """Return a line about each recipe, method and model, by kind and name."""
-    from holdfast import adversarial, attributions, audit, manipulation, models, objectives
+    from holdfast import adversarial, attributions, audit, manipulation, models, objectives, zoo
     from holdfast.studies.study import entries as studies
     from holdfast.training.recipe import read_recipe, recipe_names
 
@@ -67,4 +67,5 @@ def entries() -> dict[str, dict[str, str]]:
             if list(inspect.signature(getattr(audit, name).__call__).parameters)[2:] == ["batch"]
         },
         "models": dict.fromkeys(models.names(), ""),
+        "zoo": {f"{zoo.PREFIX}{name}": found.about for name, found in zoo.releases().items()},
     }

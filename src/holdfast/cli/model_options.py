@@ -11,9 +11,10 @@ from holdfast.errors import HoldfastError
 __all__ = ["MODEL_HELP", "add_model_options", "import_from_here", "load", "names_code"]
 
 MODEL_HELP = (
-    "The folder of a trained run; torchvision:NAME, timm:NAME or hf:NAME, with trained weights; a "
-    "file of weights, with --architecture; or package.module:function, which returns a module from "
-    "images in [0, 1] to logits (one that wants them normalized has to do so inside)."
+    "The folder of a trained run; zoo:NAME, a released one; torchvision:NAME, timm:NAME or "
+    "hf:NAME, with trained weights; a file of weights, with --architecture; or "
+    "package.module:function, which returns a module from images in [0, 1] to logits (one that "
+    "wants them normalized has to do so inside)."
 )
 
 
@@ -39,7 +40,7 @@ def names_code(options: Any) -> bool:
 
 
 def _is_code(name: str) -> bool:
-    return ":" in name and not name.startswith(("timm:", "hf:", "torchvision:"))
+    return ":" in name and not name.startswith(("timm:", "hf:", "torchvision:", "zoo:"))
 
 
 def import_from_here() -> None:

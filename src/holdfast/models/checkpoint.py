@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from holdfast import zoo
 from holdfast.contracts import InputError
 from holdfast.errors import reason
 
@@ -35,14 +36,14 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def is_weights(name: str | os.PathLike[str]) -> bool:
-    """Tell a file of weights by its suffix.
+    """Tell a file of weights by its suffix; a released model is one, too.
 
     Examples
     --------
-    >>> is_weights("resnet.pth"), is_weights("IMAGENET1K_V1")
-    (True, False)
+    >>> is_weights("resnet.pth"), is_weights("zoo:mnist/art"), is_weights("IMAGENET1K_V1")
+    (True, True, False)
     """
-    return Path(name).suffix in _SUFFIXES
+    return Path(name).suffix in _SUFFIXES or zoo.is_release(name)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -51,9 +52,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Parameters
     ----------
     path : str or path
-        A safetensors file, or one of ``torch.save``. Of what training scripts write around the
-        weights, ``{"state_dict": …}``, ``{"model": …}`` and their like are opened; averaged weights
-        (``…_ema``) only where there are no others.
+        A safetensors file, a released model, or a file of ``torch.save``. Of what training scripts
+        write around the weights, ``{"state_dict": …}``, ``{"model": …}`` and their like are opened;
+        averaged weights (``…_ema``) only where there are no others.
 
     Raises
     ------
@@ -69,7 +70,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     ...     sorted(read_weights(file))
     ['bias', 'weight']
     """
-    file = Path(path)
+    file = zoo.located(os.fspath(path)) if zoo.is_release(path) else Path(path)
     if not file.is_file():
         raise InputError("weights", f"{file}, which does not exist", "a file of weights")
     if file.suffix == ".safetensors":

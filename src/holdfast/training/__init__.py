@@ -12,14 +12,17 @@ from holdfast.training.saving import load_saved, save
 if TYPE_CHECKING:
     from holdfast.training.fit import train
     from holdfast.training.recipe import OptimizerSettings, Recipe, load_recipe, recipe_names
+    from holdfast.training.releasing import Released, release
 
 __all__ = [
     "OptimizerSettings",
     "Recipe",
+    "Released",
     "load",
     "load_recipe",
     "load_saved",
     "recipe_names",
+    "release",
     "save",
     "train",
 ]
@@ -34,4 +37,8 @@ def __getattr__(name: str) -> Any:
         from holdfast.training import recipe
 
         return getattr(recipe, name)
+    if name in ("Released", "release"):
+        from holdfast.training import releasing
+
+        return getattr(releasing, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,8 +22,8 @@ from holdfast.training.saving import is_saved, load_saved
 __all__ = ["NamedModel", "completed", "find", "is_random", "load"]
 
 _GRAMMAR = (
-    "a run's folder, torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or a file of "
-    "weights with its architecture"
+    "a run's folder, zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or a "
+    "file of weights with its architecture"
 )
 
 
@@ -41,6 +41,7 @@ def load(
     ----------
     name : str, path or Architecture
         - the folder of a trained run, or a file that `holdfast.training.save` wrote;
+        - ``zoo:mnist/art``, a model that was trained and released, from a folder or the hub;
         - ``torchvision:resnet50``, or ``torchvision:resnet50/IMAGENET1K_V2`` for other weights than
           torchvision's default ones; a bare ``resnet50`` is the same;
         - ``timm:resnet50.a1_in1k``, without a tag timm's default weights; or ``timm:FOLDER``;
@@ -323,7 +324,7 @@ def _check_saved(name: str | os.PathLike[str], architecture: object) -> None:
         raise InputError("architecture", repr(architecture), expected)
     folder = Path(name)
     # The weights of Hugging Face have the name that ours have.
-    ours = is_saved(folder / "model.safetensors") if folder.is_dir() else True
+    ours = is_saved(folder / "model.safetensors") if os.path.isdir(name) else True
     if not ours and (folder / "config.json").is_file():
         raise HoldfastError(
             f"{folder} is no folder of a trained run; it has a config.json, as models of Hugging "

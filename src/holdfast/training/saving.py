@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from holdfast import zoo
 from holdfast.contracts import InputError
 from holdfast.files import whole
 from holdfast.models import Architecture
@@ -101,13 +102,15 @@ def save(
 
 
 def is_saved(name: str | os.PathLike[str]) -> bool:
-    """Tell what :func:`load_saved` reads: a folder, or a file that :func:`save` wrote.
+    """Tell what :func:`load_saved` reads: a folder, a file that :func:`save` wrote, a release.
 
     Examples
     --------
     >>> is_saved("resnet50")
     False
     """
+    if zoo.is_release(name):
+        return True
     try:  # whatever its name ends in: `save` takes any
         if Path(name).is_dir():
             return True
@@ -132,7 +135,8 @@ def load_saved(
     Parameters
     ----------
     path : str or path
-        The file, or the run folder that holds its ``model.safetensors``.
+        The file, the run folder that holds its ``model.safetensors``, or a released model,
+        ``"zoo:mnist/art"``, which is in single precision whatever its file is in.
     device : str or torch.device
         Where the model goes.
     trust_code : bool
@@ -149,6 +153,8 @@ def load_saved(
 
     Raises
     ------
+    HoldfastError
+        If there is no such release, or its file is not to be had or not the released one.
     InputError
         If there is no such file, it was not written by :func:`save` or by a newer Holdfast, its
         architecture is unknown or not trusted, or its tensors do not fit the architecture.
@@ -161,7 +167,8 @@ def load_saved(
     holdfast.contracts.InputError: path: expected a model file, or a run folder with \
 model.safetensors, got no/such/run, which does not exist
     """
-    file = _existing(path)
+    released = zoo.is_release(path)
+    file = zoo.located(os.fspath(path)) if released else _existing(path)
     state, metadata = _read(file)
     architecture, classes, preprocessing = read_metadata(metadata, file)
     if architecture.source == "code" and not trust_code:
@@ -175,7 +182,7 @@ model.safetensors, got no/such/run, which does not exist
     check_fit(f"path {file}", state, model.state_dict())
     check_values(f"path {file}", state, model.state_dict())
     precisions = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
-    if len(precisions) == 1:
+    if len(precisions) == 1 and not released:
         model = model.to(precisions.pop())
     model.load_state_dict(state)
     model.classes = classes  # type: ignore[assignment]
