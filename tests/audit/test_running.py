@@ -11,18 +11,20 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from scipy import stats
 from torch import nn
 
 from holdfast.adversarial import PGD, Transfer
 from holdfast.attributions import Gradient
 from holdfast.audit import Audit, Likeness, unfinished
 from holdfast.audit.map_checks import similarities
-from holdfast.contracts import HoldfastError, Outcome
+from holdfast.contracts import HoldfastError, InputError, Outcome
 from holdfast.data import ImageData, ImageDataset
 from holdfast.data.images import DecodedImages
-from holdfast.manipulation import RandomSign, TopK
+from holdfast.manipulation import RandomSign, Targeted, TopK
 from holdfast.models import Architecture
 from holdfast.training import load, save
+from holdfast.training.recipe import build
 
 TOP_K = TopK(Gradient(), k=20, eps=0.1, step_size=0.03, steps=3)
 AUDIT = Audit(
@@ -428,3 +430,70 @@ def test_settings_are_plain_yaml(made):
     settings = yaml.safe_load((made[1] / "settings.yaml").read_text())
     assert set(settings["data"]["digests"]) == {"images", "labels"}
     assert settings["manipulations"]["sign"]["class_path"].endswith("RandomSign")
+
+
+class TestShuffledTargets:
+    ATTACK = Targeted(Gradient(), 0.1, 0.03, 3, shuffled=True, judge_every=3)
+    AUDIT = Audit({}, {"shuffled": ATTACK}, k=20, gallery=1, worst=0, explained=9, shard=4)
+
+    def measured(self, audit, model, data, folder):
+        """Return each measure by the image."""
+        found = {}
+        for row in audit(model, data, folder, progress=False).to_pylist():
+            found.setdefault(row["measure"], {})[row["index"]] = row["value"]
+        return found
+
+    def test_are_other_images_of_the_data_set(self, model, data, tmp_path):
+        found = self.measured(self.AUDIT, model, data, tmp_path)
+        images = data.batch(range(len(data)))["images"].requires_grad_(True)
+        logits = model(images)
+        (gradients,) = torch.autograd.grad(logits.max(1).values.sum(), images)
+        scores = gradients.abs().sum(1).flatten(1).numpy()
+        top = [set((-score).argsort(kind="stable")[:20]) for score in scores]
+        targets = {}
+        for index, tau in found["target_before_kendall_tau"].items():
+            taus = [stats.kendalltau(scores[index], other).statistic for other in scores]
+            (targets[index],) = np.flatnonzero(np.isclose(taus, tau, atol=1e-6))
+            shared = len(top[index] & top[targets[index]]) / 20
+            assert found["target_before_top_k_intersection"][index] == pytest.approx(shared)
+        assert len(targets) > 5
+        assert all(target != index for index, target in targets.items())
+        assert len(set(targets.values())) == len(targets)
+        nearer = [
+            found["target_kendall_tau"][i] - found["target_before_kendall_tau"][i] for i in targets
+        ]
+        assert np.mean(nearer) > 0
+        assert np.mean(list(found["kendall_tau"].values())) < 0.95
+
+    def test_do_not_depend_on_shards_and_on_who_else_is_explained(self, model, data, tmp_path):
+        found = self.measured(self.AUDIT, model, data, tmp_path / "few")
+        other = dataclasses.replace(self.AUDIT, shard=15, explained=None)
+        all_of_them = self.measured(other, model, data, tmp_path / "all")
+        for measure in ("kendall_tau", "target_kendall_tau", "moved"):
+            for index, value in found[measure].items():
+                assert all_of_them[measure][index] == pytest.approx(value, abs=0.02), measure
+        again = dataclasses.replace(other, manipulations={"shuffled": self.seeded(1)})
+        reseeded = self.measured(again, model, data, tmp_path / "seed")
+        name = "target_before_kendall_tau"
+        both = reseeded[name].keys() & all_of_them[name].keys()
+        assert len([i for i in both if reseeded[name][i] != all_of_them[name][i]]) > 5
+
+    def seeded(self, seed):
+        return dataclasses.replace(self.ATTACK, seed=seed)
+
+    def test_from_yaml(self):
+        settings = {
+            "class_path": "Targeted",
+            "init_args": {
+                "attribution": {"class_path": "Gradient"},
+                **{"eps": 0.1, "step_size": 0.03, "steps": 3, "shuffled": True, "judge_every": 3},
+            },
+        }
+        audit = build(Audit, {"attacks": {}, "manipulations": {"shuffled": settings}})
+        assert audit.manipulations == self.AUDIT.manipulations
+
+    def test_need_more_than_one_image(self, model, tmp_path, own_errors):
+        one = ImageData("digits", limit=1).load("test")
+        with pytest.raises(InputError, match=r"shuffled.shuffled: expected more than one image"):
+            self.AUDIT(model, one, tmp_path / "one", progress=False)
+        assert not list((tmp_path / "one").glob("*.parquet"))

@@ -7,7 +7,15 @@ from torch import nn
 from holdfast.adversarial import PGD, UniformNoise
 from holdfast.attributions import Gradient
 from holdfast.contracts import InputError, Outcome
-from holdfast.manipulation import Ensemble, RankCorrelation, TopK, check, doubts, trust_figures
+from holdfast.manipulation import (
+    Ensemble,
+    RankCorrelation,
+    Targeted,
+    TopK,
+    check,
+    doubts,
+    trust_figures,
+)
 from holdfast.manipulation.trust import unearned
 
 RANK = RankCorrelation(Gradient(), eps=0.1, step_size=0.01, steps=15)
@@ -102,6 +110,12 @@ def test_takes_the_attacks_of_the_papers(model, images):
 def test_refuses_what_has_no_steps(model, images, own_errors):
     with pytest.raises(InputError, match="manipulation: expected one with eps and steps"):
         check(model, images, model(images).argmax(1), Ensemble(Gradient(), 0.1))
+
+
+def test_refuses_targets_that_depend_on_the_other_images(model, images, own_errors):
+    shuffled = Targeted(Gradient(), 0.1, 0.1, 1, shuffled=True)
+    with pytest.raises(InputError, match="manipulation.shuffled: expected one whose targets"):
+        check(model, images, model(images).argmax(1), shuffled)
 
 
 def test_figures_are_image_by_image(model, images):

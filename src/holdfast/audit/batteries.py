@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -179,7 +180,7 @@ def full(
     >>> from holdfast.data import ImageData
     >>> audit = full(ImageData("digits").load("test"))
     >>> len(audit.attacks), len(audit.manipulations), len(audit.checks)
-    (91, 24, 6)
+    (91, 27, 6)
     """
     k = _tenth(data)
     gradient, ig, smooth = Gradient(), IntegratedGradients(), SmoothGrad()
@@ -212,6 +213,7 @@ def full(
             **_curve("gradient", gradient, eps, k),
             **_each(attributions, "mass_centre", lambda one: _mass_centre(one, eps)),
             **_each(attributions, "targeted", lambda one: _targeted(one, eps)),
+            **_shuffled(attributions, eps, data),
             **_each(attributions, "rank", lambda one: _rank(one, eps)),
             **_each(attributions, "random_sign", lambda one: RandomSign(one, eps, draws=10)),
             **_each(attributions, "ensemble", lambda one: Ensemble(one, eps)),
@@ -298,6 +300,15 @@ def _mass_centre(one: Attribution, eps: float) -> MassCentre:
 
 def _targeted(one: Attribution, eps: float) -> Targeted:
     return Targeted(one, eps, eps / 8, 50, **_strong(one))
+
+
+def _shuffled(attributions: _Methods, eps: float, data: ImageDataset) -> dict[str, Manipulation]:
+    """Aim at the maps of other images, where there are any."""
+    if len(data) == 1:
+        return {}
+    return _each(
+        attributions, "targeted_shuffled", lambda one: replace(_targeted(one, eps), shuffled=True)
+    )
 
 
 def _rank(one: Attribution, eps: float) -> RankCorrelation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from holdfast.audit.repeatable import device_of, seeded
 from holdfast.audit.unfinished import Finding, Record, Unfinished
 from holdfast.audit.yardsticks import Yardsticks
 from holdfast.contracts import Attack, Batch, Check, InputError, Manipulation, StuckWarning
+from holdfast.manipulation import Targeted
 from holdfast.parts import SCHEMA
 
 __all__ = ["Examination", "part_of", "table_of"]
@@ -36,10 +38,19 @@ class Examination:
         The images of the shard.
     drawn : collection of int
         The places in the shard of those whose explanations are attacked, and that are checked.
+    shuffled : callable
+        Returns, for a seed and places in the shard, other images of the data set.
     """
 
-    def __init__(self, audit: Any, model: nn.Module, batch: Batch, drawn: Collection[int]) -> None:
-        self.audit, self.model = audit, model
+    def __init__(
+        self,
+        audit: Any,
+        model: nn.Module,
+        batch: Batch,
+        drawn: Collection[int],
+        shuffled: Callable[[int, list[int]], Tensor],
+    ) -> None:
+        self.audit, self.model, self.shuffled = audit, model, shuffled
         device = device_of(model)
         self.every = torch.arange(len(batch["labels"]), device=device)
         self.batch = part_of(batch, self.every, device)
@@ -99,6 +110,9 @@ class Examination:
         if self._yardsticks is None:
             chosen = self.images[self.attacked], self.labels[self.attacked]
             self._yardsticks = Yardsticks(self.model, *chosen, self.audit.k)
+        if isinstance(manipulation, Targeted) and manipulation.shuffled:
+            target = self.shuffled(manipulation.seed, self.attacked.tolist()).to(self.images)
+            manipulation = replace(manipulation, target=target, shuffled=False)
         measures, outcome = after_manipulation(manipulation, self._yardsticks)
         self._note(finding, name, measures, self.attacked)
         for key, tensor in outcome.items():

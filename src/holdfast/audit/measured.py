@@ -11,7 +11,7 @@ from holdfast.adversarial.slope import MOSTLY
 from holdfast.audit.map_checks import similarities
 from holdfast.audit.measures import spread
 from holdfast.audit.yardsticks import Yardsticks, distance, searched, without_direction
-from holdfast.contracts import Attack, Manipulation
+from holdfast.contracts import Attack, Manipulation, same_draws
 from holdfast.models import classify
 
 __all__ = ["after_attack", "after_manipulation", "is_correct"]
@@ -80,8 +80,10 @@ def after_manipulation(
     Returns
     -------
     measures : dict of str to Tensor
-        ``preserved``; where a perturbation kept the label, the similarities of maps; ``moved``,
-        ``no_direction``, and the yardsticks; ``(N,)``, NaN where an image has no value.
+        ``preserved``; where a perturbation kept the label, the similarities of maps, and of an
+        attack towards the maps of other images those to these, ``target_…`` and, before the attack,
+        ``target_before_…``; ``moved``, ``no_direction``, and the yardsticks; ``(N,)``, NaN where an
+        image has no value.
     outcome : dict of str to Tensor
         ``before``, the maps; ``images`` and ``maps`` after the attack: what was measured,
         ``(N, C, H, W)``.
@@ -105,7 +107,22 @@ def after_manipulation(
     if kept.any():
         after[kept] = yardsticks.maps_after(manipulation.attribution, found.images[kept], kept)
         measures |= spread(similarities(before[kept], after[kept], yardsticks.k), kept)
+        wanted = _wanted(manipulation, yardsticks)
+        if wanted is not None:
+            for name, maps in (("target", after), ("target_before", before)):
+                alike = similarities(wanted[kept], maps[kept], yardsticks.k)
+                measures |= spread({f"{name}_{key}": alike[key] for key in alike}, kept)
     measures |= {"moved": moved, "no_direction": found.stuck, **yardsticks(manipulation)}
     blind = kept & without_direction(found.stuck, moved)
     outcome = {"before": before, "images": found.images, "maps": after}
     return measures | yardsticks.search(manipulation, blind), outcome
+
+
+def _wanted(manipulation: Manipulation, yardsticks: Yardsticks) -> Tensor | None:
+    """Make the maps of other images that an attack aims at, as `Targeted` does."""
+    images, target = yardsticks.images, getattr(manipulation, "target", None)
+    if not isinstance(target, Tensor):
+        return None
+    target = target.to(images).expand_as(images)
+    with same_draws(images, target):
+        return manipulation.attribution(yardsticks.model, target).detach()

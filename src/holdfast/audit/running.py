@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from holdfast.audit.progress import progress
 from holdfast.audit.repeatable import device_of, seeded
 from holdfast.audit.sealed import read_sealed, write_sealed
 from holdfast.audit.unfinished import Finding, Unfinished
-from holdfast.contracts import HoldfastError, StuckWarning
+from holdfast.contracts import HoldfastError, InputError, StuckWarning
 from holdfast.data import ImageDataset
 from holdfast.data.digests import digests_of
 from holdfast.files import whole
+from holdfast.manipulation.targeted import others
 from holdfast.models import evaluating
 from holdfast.parts import SCHEMA, DamagedError, part_file, read_part, write_part
 
@@ -84,6 +86,10 @@ class Running:
         HoldfastError
             If they do not, or the folder is another audit's.
         """
+        for name, manipulation in self.audit.manipulations.items():
+            if getattr(manipulation, "shuffled", False) and len(self.data) == 1:
+                expected = "more than one image to draw the targets from"
+                raise InputError(f"Audit.manipulations.{name}.shuffled", "one image", expected)
         file = self.out / "fitness.yaml"
         fitness = None
         if not _is_fitness(file):
@@ -178,8 +184,15 @@ class Running:
         places = [place for place, index in enumerate(indices) if index in drawn]
         batch = self.data.batch(indices)
         unfinished = Unfinished(self.out, number, self._digest)
-        finding = Examination(self.audit, self.model, batch, places)(number, unfinished)
+        shuffled = partial(self._shuffled, indices)
+        examination = Examination(self.audit, self.model, batch, places, shuffled)
+        finding = examination(number, unfinished)
         return table_of(finding, torch.tensor(indices), batch["labels"].cpu()), finding
+
+    def _shuffled(self, indices: range, seed: int, places: list[int]) -> Tensor:
+        """Return another image of the data set for each image at these places of a shard."""
+        drawn = others(len(self.data), self.audit.seed * 1_000_003 + seed)
+        return self.data.batch([drawn[indices[place]] for place in places])["images"]
 
     def _keep(self, number: int, table: pa.Table, finding: Finding, chosen: Sequence[int]) -> None:
         """Keep for the gallery what was found of the chosen images that are of this shard."""

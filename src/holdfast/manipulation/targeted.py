@@ -22,7 +22,7 @@ from holdfast.manipulation.judge import Judge
 from holdfast.metrics import pixel_scores
 from holdfast.models import classify
 
-__all__ = ["Targeted", "far_scores", "shares"]
+__all__ = ["Targeted", "far_scores", "others", "shares"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Targeted:
         ``(C, H, W)``, or one for each image, ``(N, C, H, W)``, in [0, 1]. By default the target is
         the image's own map, moved by half its height and width, so that the middle becomes the
         corners.
+    shuffled : bool
+        Whether the target is the map of another image instead, which `others` draws by ``seed``: of
+        those that the attack is called with, of which there must be several. An audit draws it of
+        all images of its data set, so that an image has the same one whatever the shards, and also
+        measures how similar its map is to that one, before and after.
     weight : float
         γ, what keeping the output counts.
     betas : tuple of float
@@ -72,12 +77,14 @@ class Targeted:
     ------
     InputError
         If a setting is out of range, ``path_samples`` is given for an attribution that has nothing
-        to sample, or ``target`` does not fit the images.
+        to sample, ``target`` does not fit the images, or it is given and ``shuffled``, too. When
+        called: if there is no other image to be shuffled with.
 
     References
     ----------
     Dombrowski et al., Explanations can be manipulated and geometry is to blame (NeurIPS 2019);
-    Attributional Robustness Training (ECCV 2020), appendix, figure 10.
+    Attributional Robustness Training (ECCV 2020), section 5, which shuffles 1,000 images of the
+    test set, and appendix, figure 10.
 
     Examples
     --------
@@ -95,6 +102,7 @@ class Targeted:
     step_size: float
     steps: int
     target: Tensor | None = field(default=None, hash=False, compare=False)
+    shuffled: bool = False
     weight: float = 10.0
     betas: tuple[float, float] = (10.0, 100.0)
     momentum: float = 0.0
@@ -110,6 +118,8 @@ class Targeted:
         if not min(self.betas) > 0:
             raise InputError("Targeted.betas", self.betas, "two numbers above 0")
         if self.target is not None:
+            if self.shuffled:
+                raise InputError("Targeted.shuffled", True, "False where there is a target")
             whole = self.target if self.target.ndim == 4 else self.target[None]
             check_images(whole, "Targeted.target")
 
@@ -143,12 +153,36 @@ class Targeted:
         return descend(self, model, images, labels, prepare, beta=lambda step: first * growth**step)
 
     def _targets(self, images: Tensor) -> Tensor | None:
+        if self.shuffled:
+            return images[others(len(images), self.seed)].detach()
         if self.target is None:
             return None
         if self.target.shape not in (images.shape, images.shape[1:]):
             expected = f"shape {tuple(images.shape[1:])} or {tuple(images.shape)}, as the images"
             raise InputError("Targeted.target", f"shape {tuple(self.target.shape)}", expected)
         return self.target.to(images).expand_as(images)
+
+
+def others(count: int, seed: int) -> list[int]:
+    """Draw for each of ``count`` images another one, all of them different.
+
+    Raises
+    ------
+    InputError
+        If there is one image alone.
+
+    Examples
+    --------
+    >>> others(5, seed=0)
+    [1, 3, 4, 2, 0]
+    """
+    if count == 1:
+        expected = "several, each of which can have the map of another for its target"
+        raise InputError("images", "one", expected)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.empty_like(order)
+    drawn[order] = order.roll(-1)
+    return drawn.tolist()
 
 
 def _change(model: nn.Module, x: Tensor, output: Tensor) -> Tensor:

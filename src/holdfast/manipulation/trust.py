@@ -268,7 +268,7 @@ def unearned(figures: Mapping[str, float], tolerance: float = 0.02) -> tuple[str
 
 
 def check_trustable(manipulation: Manipulation, name: str) -> None:
-    """Refuse a manipulation that cannot be made longer and wider.
+    """Refuse a manipulation that cannot be made longer and wider, or is another for other images.
 
     Examples
     --------
@@ -281,6 +281,9 @@ RankCorrelation, got RandomSearch
     if not (hasattr(manipulation, "eps") and hasattr(manipulation, "steps")):
         came = type(manipulation).__name__
         raise InputError(name, came, "one with eps and steps, such as RankCorrelation")
+    if getattr(manipulation, "shuffled", False):
+        expected = "one whose targets do not depend on which other images there are"
+        raise InputError(f"{name}.shuffled", True, expected)
 
 
 _WEAKER = {
