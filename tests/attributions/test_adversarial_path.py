@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from holdfast.attributions import AdversarialGradientIntegration
+from holdfast.attributions import METHODS, AdversarialGradientIntegration
 from holdfast.contracts import Attribution, InputError
 from holdfast.models import softplus
 
@@ -43,6 +43,73 @@ def naive(model, image, steps, step_size, classes):
             x = moved
         ends.append(x)
     return total, ends
+
+
+def authors(model, image, steps, step_size, goals, norm="linf"):
+    """One image, as the authors' public code walks: every step starts at the image again."""
+    own = int(model(image[None]).argmax())
+    total, count = torch.zeros_like(image), 0
+    for goal in goals:
+        if goal == own:
+            continue
+        x = image.clone()
+        for _ in range(steps):
+            if int(model(x[None]).argmax()) == goal:
+                count += 1
+                break
+            x.requires_grad_(True)
+            p = model(x[None]).softmax(1)[0]
+            (climb,) = torch.autograd.grad(p[goal], x, retain_graph=True)
+            (loss,) = torch.autograd.grad(p[own], x)
+            way = climb.sign() if norm == "linf" else climb / climb.norm()
+            x = (image + step_size * way).clamp(0, 1)
+            total -= loss * (x - image)
+    return total, count
+
+
+@pytest.mark.parametrize(
+    ("classes", "goals"), [(2, (0, 2)), (3, (0, 1, 2, 3)), (4, (0, 1, 2, 3)), (9, (0, 1, 2, 3))]
+)
+def test_as_the_authors_have_it(classes, goals, model, images):
+    """Their classes are every (number of classes // k)-th one, without the predicted one."""
+    method = AdversarialGradientIntegration(
+        classes, steps=5, step_size=0.2, others="spaced", step_from="image"
+    )
+    maps, found = method.with_found(model, images)
+    counts = []
+    for image, map, reached in zip(images, maps, found.tolist(), strict=True):
+        expected, count = authors(model, image, 5, 0.2, goals)
+        assert torch.allclose(map, expected, atol=1e-10)
+        assert reached == (count > 0) or count == 0  # the last step's point is looked at, too
+        counts.append(count)
+    assert sum(counts) > 0
+    assert not torch.allclose(maps, dataclasses.replace(method, step_from="point")(model, images))
+
+
+def test_of_a_thousand_classes_the_authors_take_every_66th():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 1000))
+    chosen = METHODS["agi_authors"]._others(model, torch.rand(2, 1, 2, 3), 4)
+    assert chosen.tolist() == 2 * [list(range(0, 999, int(1000 / 15)))]
+
+
+def test_the_path_to_the_predicted_class_finds_nothing(model, images):
+    """It has no steps, and its end is no other class."""
+    for image in images:
+        model.last.bias.data[0] += 100.0
+        alone = AdversarialGradientIntegration(classes=1, steps=2, others="spaced")
+        maps, found = alone.with_found(model, image[None])
+        assert not found.any()
+        assert maps.abs().sum() == 0
+
+
+def test_steps_in_l2_go_along_the_gradient(model, images):
+    method = AdversarialGradientIntegration(
+        4, steps=3, step_size=0.5, others="spaced", step_from="image", norm="l2"
+    )
+    maps = method.with_found(model, images)[0]
+    for image, map in zip(images, maps, strict=True):
+        expected, _ = authors(model, image, 3, 0.5, range(4), "l2")
+        assert torch.allclose(map, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 10])

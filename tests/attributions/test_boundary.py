@@ -180,66 +180,6 @@ class TestBoundaryIntegratedGradients:
             BoundaryIntegratedGradients(steps=1)
 
 
-class TestBoundarySmoothGrad:
-    def test_is_the_mean_gradient_at_the_smoothed_boundary(self, model, images):
-        method = BoundarySmoothGrad(QUICK, samples=4, noise=0.1, seed=3)
-        noise = torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(3)).double() * 0.1
-        smoothed = Function(lambda x: torch.stack([model(x + e) for e in noise]).mean(0))
-        boundary = QUICK(smoothed, images)
-        own = model(images).argmax(1)
-        expected = Gradient()(smoothed, boundary.points, own)
-        maps, found = method.with_found(model, images)
-        assert torch.equal(found, boundary.found)
-        assert torch.allclose(maps, expected, atol=1e-8)
-
-    def test_without_noise_it_is_boundary_saliency(self, model, images):
-        smooth = BoundarySmoothGrad(QUICK, samples=2, noise=0.0)(model, images)
-        assert torch.allclose(smooth, BoundarySaliency(QUICK)(model, images), atol=1e-8)
-
-
-class TestTheoremOne:
-    """The more a classifier is smoothed, the nearer is its gradient to that at its boundary."""
-
-    @pytest.fixture
-    def network(self):
-        network = nn.Sequential(nn.Flatten(), nn.Linear(50, 200), nn.ReLU(), nn.Linear(200, 2))
-        network[3].weight.data *= 8
-        return network.double()
-
-    def test_by_softplus(self, network, images):
-        gaps = []
-        for beta in (100.0, 20.0, 4.0):
-            with softplus(beta):
-                centre(network, network(images))
-                saliency = Gradient()(network, images)
-                maps, found = BoundarySaliency(QUICK).with_found(network, images)
-            assert found.all()
-            gaps.append((saliency - maps).flatten(1).norm(dim=1).mean())
-        assert gaps[0] > 1.2 * gaps[1] > 1.44 * gaps[2]
-
-    def test_by_noise(self, network, images):
-        drawn = torch.randn(40, 2, 5, 5, generator=torch.Generator().manual_seed(0)).double()
-        gaps = []
-        for noise in (0.01, 0.1, 0.5):
-            copies = (images[:, None] + noise * drawn).flatten(0, 1)
-            centre(network, network(copies))
-            method = BoundarySmoothGrad(QUICK, samples=40, noise=noise)
-            own = network(copies).view(5, 40, 2).mean(1).argmax(1)
-            maps, found = method.with_found(network, images, own)
-            assert found.all()
-            copies.requires_grad_(True)
-            network(copies).gather(1, own.repeat_interleave(40)[:, None]).sum().backward()
-            smoothed = copies.grad.view(5, 40, 2, 5, 5).mean(1)
-            gaps.append((smoothed - maps).flatten(1).norm(dim=1).mean())
-        assert gaps[0] > 1.2 * gaps[1] > 1.44 * gaps[2]
-
-
-def centre(network, logits):
-    """Bring the boundary among the images, as near to them however smooth the network is."""
-    with torch.no_grad():
-        network[3].bias -= logits.mean(0)
-
-
 def test_deep_lift_starts_at_the_boundary_point(model, images):
     points = QUICK(model, images).points
     own = model(images).argmax(1)

@@ -321,7 +321,10 @@ def test_says_what_cannot_be_imported(arguments, says, capsys):
 
 def test_lists_short_names_of_attributions(capsys):
     assert main(["list", "attributions"]) == 0
-    assert "IntegratedGradients (ig)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "IntegratedGradients (ig)" in said
+    assert "IntegratedGradients (ig_white)" in said
+    assert "the same, baseline=1.0" in said
 
 
 def test_roar_retrains_naturally_and_goes_on_where_it_was(in_tmp, capsys):

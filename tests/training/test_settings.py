@@ -7,7 +7,7 @@ import torch
 import yaml
 from torch import nn
 
-from holdfast import adversarial, objectives
+from holdfast import adversarial, attributions, objectives
 from holdfast.adversarial import PGD, Transfer
 from holdfast.attributions import IntegratedGradients, from_captum
 from holdfast.audit import Audit
@@ -315,6 +315,40 @@ SALIENCY = "captum.attr.Saliency"
 
 def _constant(model, images, targets=None, *, create_graph=False):
     return torch.ones_like(images)
+
+
+class TestPartsOfSeveralKinds:
+    @pytest.mark.parametrize(
+        ("settings", "kind"),
+        [
+            ({"steps": 3}, "BoundarySearch"),
+            ({"class_path": "BoundaryPipeline", "init_args": {"steps": 3}}, "BoundaryPipeline"),
+            ({"class_path": "holdfast.adversarial.BoundaryPipeline"}, "BoundaryPipeline"),
+            ("BoundaryPipeline", "BoundaryPipeline"),
+        ],
+    )
+    def test_the_one_that_is_named_else_the_first(self, settings, kind):
+        made = build(attributions.BoundarySaliency, {"search": settings})
+        assert type(made.search).__name__ == kind
+        assert build(attributions.BoundarySaliency, to_settings(made)["init_args"]) == made
+
+    def test_number_by_number(self):
+        settings = {"class_path": "BoundaryPipeline", "init_args": {"epsilons": ["36/255", "0.5"]}}
+        made = build(attributions.BoundarySaliency, {"search": settings})
+        assert made.search.epsilons == (36 / 255, 0.5)
+
+    @pytest.mark.parametrize(
+        "settings", ["FGSM", {"class_path": "FGSM"}, {"class_path": "os.path.join"}, 3]
+    )
+    def test_refuses_others(self, settings):
+        says = r"BoundarySaliency.search: expected a BoundarySearch or a BoundaryPipeline, got"
+        with pytest.raises(InputError, match=says):
+            build(attributions.BoundarySaliency, {"search": settings})
+
+    def test_refuses_settings_of_the_other_kind(self):
+        settings = {"class_path": "BoundaryPipeline", "init_args": {"restarts": 3}}
+        with pytest.raises(HoldfastError, match="BoundaryPipeline has no setting restarts"):
+            build(attributions.BoundarySaliency, {"search": settings})
 
 
 class TestOptionalParts:

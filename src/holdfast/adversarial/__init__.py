@@ -19,7 +19,9 @@ from holdfast.adversarial.corruptions import (
 from holdfast.adversarial.fgsm import FGSM
 from holdfast.adversarial.halfspace import nearest_in_halfspace
 from holdfast.adversarial.pgd import PGD
+from holdfast.adversarial.pipeline import BoundaryPipeline
 from holdfast.adversarial.slope import slope
+from holdfast.adversarial.smoothed import SmoothedPGD
 from holdfast.adversarial.spatial import Spatial
 from holdfast.adversarial.spsa import SPSA
 from holdfast.adversarial.square import Square
@@ -37,12 +39,14 @@ __all__ = [
     "PGD",
     "SPSA",
     "Boundary",
+    "BoundaryPipeline",
     "BoundarySearch",
     "CarliniWagner",
     "Corruption",
     "L2Ball",
     "LinfBall",
     "Norm",
+    "SmoothedPGD",
     "Spatial",
     "Square",
     "TargetedPGD",

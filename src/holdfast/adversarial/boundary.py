@@ -34,8 +34,8 @@ class Boundary:
     Attributes
     ----------
     points : Tensor
-        The points, just beyond the boundary, ``(N, C, H, W)`` in [0, 1]. Where none was found, the
-        image itself.
+        The points, beyond the boundary, ``(N, C, H, W)`` in [0, 1]. Where none was found, the image
+        itself, or the point where a search says that it ends.
     distances : Tensor
         The Euclidean distance of each point from its image, ``(N,)``, in pixel units on [0, 1],
         over all pixels and channels together. Infinite where no point was found.

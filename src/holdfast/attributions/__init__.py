@@ -6,7 +6,6 @@ from holdfast.attributions.boundary import (
     BoundaryDeepLIFT,
     BoundaryIntegratedGradients,
     BoundarySaliency,
-    BoundarySmoothGrad,
 )
 from holdfast.attributions.cam import (
     CAM,
@@ -23,6 +22,7 @@ from holdfast.attributions.learned import LearnedAttribution
 from holdfast.attributions.names import METHODS
 from holdfast.attributions.path import IntegratedGradients, Rule, integrate, path_points
 from holdfast.attributions.sampled import GradientSHAP, SmoothGrad
+from holdfast.attributions.smoothed_boundary import BoundarySmoothGrad
 from holdfast.attributions.target import resolve_targets, select_output
 
 __all__ = [

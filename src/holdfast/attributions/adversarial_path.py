@@ -6,11 +6,13 @@ import math
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
+from holdfast.adversarial import Norm, ball
 from holdfast.attributions.target import resolve_targets, select_output
 from holdfast.contracts import check_images, check_positive, checked, chunks, default_chunk
 from holdfast.models import classify, differentiate, double_backward, evaluating
@@ -25,21 +27,35 @@ class AdversarialGradientIntegration:
 
     From the image, sign steps ascend the probability of each of several other classes until it is
     predicted. The map is ``Σ −∇p_c · Δx`` over all steps of all these paths. The paths to one class
-    sum, as steps get small, to ``p_c(x) − p_c(end)``. The paths are held fixed when a map is
-    differentiated.
+    sum, as steps get small, to ``p_c(x) − p_c(end)``, unless steps are taken from the image. The
+    paths are held fixed when a map is differentiated.
 
     Parameters
     ----------
     classes : int
-        To how many other classes the paths lead, those with the highest logits; to all others, if
-        there are fewer.
+        To how many other classes the paths lead; to all others, if there are fewer.
     steps : int
         Number of steps of a path, at most.
     step_size : float
-        Length of a step in ℓ∞, in pixel units on [0, 1].
+        Length of a step in the norm of steps, in pixel units on [0, 1].
+    others : {"likeliest", "spaced"}
+        Which other classes: those with the highest logits, or every so many-th one by number, which
+        for 15 of 1,000 classes are 0, 66, …, 990 without the predicted one.
+    step_from : {"point", "image"}
+        Where a step starts: at the last point, or again at the image, as the authors' code has it.
+        Then every point is one step away from the image, and Δx is that step.
+    norm : {"linf", "l2"}
+        The norm of steps: along the sign of the gradient, or along the gradient.
     chunk : int, optional
         How many inputs (images times classes) the model sees at a time; by default chosen from the
         size of the images.
+
+    Notes
+    -----
+    The authors' public code takes ``classes=15, steps=15, step_size=0.05, others="spaced",
+    step_from="image"``, by the short name ``agi_authors`` in `METHODS`. Wang et al. (ICLR 2022)
+    took its settings for ImageNet, 10 classes for CIFAR-10, and step lengths of 0.5 to 6, which can
+    be lengths in ℓ2 alone: ``norm="l2"``.
 
     References
     ----------
@@ -59,6 +75,9 @@ class AdversarialGradientIntegration:
     classes: int = 10
     steps: int = 15
     step_size: float = 0.02
+    others: Literal["likeliest", "spaced"] = "likeliest"
+    step_from: Literal["point", "image"] = "point"
+    norm: Norm = "linf"
     chunk: int | None = None
 
     def __post_init__(self) -> None:
@@ -110,11 +129,19 @@ class AdversarialGradientIntegration:
         return maps, found
 
     def _others(self, model: nn.Module, images: Tensor, size: int) -> Tensor:
-        """Choose the classes that the paths of each image lead to, ``(N, classes)``."""
+        """Choose the classes that the paths of each image lead to, ``(N, classes)``.
+
+        Where they are spaced, the predicted one may be among them: its path has no steps.
+        """
         parts = []
         for part in chunks(len(images), size):
             with torch.no_grad():
                 logits = classify(model, images[part])
+            if self.others == "spaced":
+                every = max(1, logits.shape[1] // self.classes)
+                spaced = torch.arange(0, logits.shape[1], every, device=logits.device)
+                parts.append(spaced.expand(len(logits), -1))
+                continue
             rest = logits.scatter(1, logits.argmax(1, keepdim=True), -math.inf)
             parts.append(rest.topk(min(self.classes, logits.shape[1] - 1), dim=1).indices)
         return torch.cat(parts)
@@ -129,11 +156,14 @@ class AdversarialGradientIntegration:
         offset = torch.zeros_like(starts, requires_grad=False)
         total = torch.zeros_like(offset)
         reached = torch.zeros(len(starts), dtype=torch.bool, device=images.device)
+        step_of = ball(self.norm, self.step_size).step
         for step in range(self.steps + 1):
             with torch.enable_grad(), double_backward() if create_graph else nullcontext():
                 x = starts + offset if create_graph else (starts + offset).detach()
                 x = x if x.requires_grad else x.requires_grad_(True)
                 logits = classify(model, x)
+                if step == 0:
+                    home = logits.argmax(1)
                 reached = reached | (logits.argmax(1) == goals)
                 if step == self.steps or reached.all():
                     break
@@ -142,10 +172,10 @@ class AdversarialGradientIntegration:
                 behind = select_output(logits, own, "probability").sum()
                 climb = differentiate(ahead, x, retain_graph=True)
                 loss = differentiate(behind, x, create_graph=create_graph)
-            stride = self.step_size * climb.nan_to_num(0, 0, 0).sign()
-            stride = torch.where(reached[:, None, None, None], 0, stride)
-            goal = (x.detach() + stride).clamp(0, 1)
-            total = total - loss * (goal - x.detach())
-            offset = goal - starts.detach()
+            origin = (starts if self.step_from == "image" else x).detach()
+            goal = (origin + step_of(climb, self.step_size)).clamp(0, 1)
+            going = ~reached[:, None, None, None]
+            total = total - torch.where(going, loss * (goal - origin), 0)
+            offset = torch.where(going, goal - starts.detach(), offset)
         gathered = total.view(len(images), count, *images.shape[1:]).sum(1)
-        return gathered, reached.view(len(images), count).any(1)
+        return gathered, (reached & (goals != home)).view(len(images), count).any(1)

@@ -7,7 +7,6 @@ from holdfast.attributions.boundary import (
     BoundaryDeepLIFT,
     BoundaryIntegratedGradients,
     BoundarySaliency,
-    BoundarySmoothGrad,
 )
 from holdfast.attributions.cam import (
     CAM,
@@ -22,6 +21,7 @@ from holdfast.attributions.guided import GuidedBackprop
 from holdfast.attributions.learned import LearnedAttribution
 from holdfast.attributions.path import IntegratedGradients
 from holdfast.attributions.sampled import GradientSHAP, SmoothGrad
+from holdfast.attributions.smoothed_boundary import BoundarySmoothGrad
 from holdfast.contracts import Attribution
 
 __all__ = ["METHODS"]
@@ -30,6 +30,7 @@ METHODS: dict[str, Attribution] = {
     "gradient": Gradient(),
     "input_x_gradient": InputXGradient(),
     "ig": IntegratedGradients(),
+    "ig_white": IntegratedGradients(baseline=1.0),
     "smooth_grad": SmoothGrad(),
     "gradient_shap": GradientSHAP(),
     "guided_backprop": GuidedBackprop(),
@@ -45,5 +46,8 @@ METHODS: dict[str, Attribution] = {
     "bsg": BoundarySmoothGrad(),
     "boundary_deep_lift": BoundaryDeepLIFT(),
     "agi": AdversarialGradientIntegration(),
+    "agi_authors": AdversarialGradientIntegration(
+        classes=15, steps=15, step_size=0.05, others="spaced", step_from="image"
+    ),
 }
-"""Every method by its short name, with its default settings."""
+"""Every method by its short name with its default settings, then other settings of some."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from holdfast.adversarial import BoundarySearch
+from holdfast.adversarial import BoundaryPipeline, BoundarySearch
 from holdfast.attributions import (
     AdversarialGradientIntegration,
     Gradient,
@@ -92,7 +92,7 @@ class BoundaryAlignment:
 
     Parameters
     ----------
-    search : BoundarySearch
+    search : BoundarySearch or BoundaryPipeline
         How the nearest boundary is found, once for both variants.
     steps : int
         Points on the path from the boundary for BIG.
@@ -116,7 +116,7 @@ class BoundaryAlignment:
     (['sm_bsm', 'ig_big', 'ig_agi'], torch.Size([3]))
     """
 
-    search: BoundarySearch = BoundarySearch()
+    search: BoundarySearch | BoundaryPipeline = BoundarySearch()
     steps: int = 20
     integrated_gradients: IntegratedGradients = IntegratedGradients(steps=20, rule="trapezoid")
     agi: AdversarialGradientIntegration = AdversarialGradientIntegration()

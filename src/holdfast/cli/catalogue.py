@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from dataclasses import Field, fields
 from typing import Any
 
 from holdfast.cli.options import make_parser, split
@@ -50,15 +51,20 @@ def entries() -> dict[str, dict[str, str]]:
             if isinstance(item, type) and "__call__" in vars(item)
         }
 
-    short = {type(method).__name__: name for name, method in attributions.METHODS.items()}
+    explained = methods(attributions)
+    short_names: dict[str, Any] = dict(attributions.METHODS)
+    for short, method in short_names.items():
+        kind = type(method).__name__
+        about = explained.pop(kind, None)  # the first short name is the method as it is by default
+        own = [
+            f"{f.name}={getattr(method, f.name)!r}" for f in fields(method) if _is_set(method, f)
+        ]
+        explained[f"{kind} ({short})"] = f"the same, {', '.join(own)}" if about is None else about
     return {
         "recipes": {name: read_recipe(name).get("source", "") for name in recipe_names()},
         "studies": studies(),
         "objectives": methods(objectives),
-        "attributions": {
-            f"{name} ({short[name]})" if name in short else name: about
-            for name, about in methods(attributions).items()
-        },
+        "attributions": dict(sorted(explained.items())),
         "attacks": methods(adversarial),
         "manipulations": methods(manipulation),
         "checks": {
@@ -69,3 +75,8 @@ def entries() -> dict[str, dict[str, str]]:
         "models": dict.fromkeys(models.names(), ""),
         "zoo": {f"{zoo.PREFIX}{name}": found.about for name, found in zoo.releases().items()},
     }
+
+
+def _is_set(method: Any, field: Field[Any]) -> bool:
+    """Tell whether a setting of a method is not its default."""
+    return bool(getattr(method, field.name) != field.default)

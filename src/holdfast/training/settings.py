@@ -180,6 +180,9 @@ def _made(hint: Any, value: Any, at: str) -> Any:
         return None
     if origin in (Union, UnionType):
         parts = [kind for kind in kinds if kind is not NoneType]
+        several = len(parts) > 1 and all(map(dataclasses.is_dataclass, parts))
+        if several and isinstance(value, Mapping | str):
+            return _one_of(parts, value, at, hint)
         return _made(parts[0], value, at) if len(parts) == 1 else settled(hint, value, at)
     if hint is nn.Module:
         return _model(value, at)
@@ -250,6 +253,18 @@ def _part(kind: Any, value: Any, at: str) -> Any:
         came = f"{value['class_path']}, called with ({', '.join(called_with(made))})"
         raise InputError(at, came, f"a class called with ({', '.join(called_with(kind))})")
     return build(made, value.get("init_args") or {}, at)
+
+
+def _one_of(kinds: list[Any], value: Any, at: str, hint: Any) -> Any:
+    """Make a part of one of several kinds: the one that is named, by default the first."""
+    value = {"class_path": value} if isinstance(value, str) else value
+    if "class_path" not in value:
+        return _part(kinds[0], value, at)
+    named = str(value["class_path"]).rpartition(".")[2]
+    meant = next((kind for kind in kinds if kind.__name__ == named), None)
+    if meant is None:
+        raise InputError(at, value["class_path"], spelled(hint))
+    return _part(meant, value, at)
 
 
 def _model(value: Any, at: str) -> nn.Module:
