@@ -104,6 +104,9 @@ def test_localization_where_the_data_has_boxes(data, boxed):
         assert {"localization/gradient", "wsol/gradient"} <= set(battery(boxed).checks)
     methods = ("input_x_gradient", "smooth_grad", "deep_lift", "bsm", "big", "agi")
     assert {f"localization/{name}" for name in methods} <= set(full(boxed).checks)
+    assert {"removal/integrated_gradients", "removal/big"} <= set(full(boxed).checks)
+    assert not any("removal/" in name for name in full(data).checks)
+    assert full(data).checks["baseline/integrated_gradients"].k == 26
     assert "apgd-dlr" in full(data).attacks
     assert "apgd-dlr" not in full(boxed).attacks  # of two classes
 

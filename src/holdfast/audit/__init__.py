@@ -3,6 +3,7 @@
 from holdfast.audit.alignment_checks import BoundaryAlignment, ImageAlignment
 from holdfast.audit.batteries import BATTERIES, full, quick, standard
 from holdfast.audit.battery import Audit
+from holdfast.audit.counterfactual_checks import BaselineSensitivity, ObjectRemoval
 from holdfast.audit.devices import audit_on
 from holdfast.audit.faithfulness import Deletion, Insertion
 from holdfast.audit.fitness import Fitness, check_fitness
@@ -10,12 +11,14 @@ from holdfast.audit.localization_checks import Localization, WeaklySupervisedLoc
 from holdfast.audit.map_checks import Faithfulness, Likeness
 from holdfast.audit.removal import remove_pixels
 from holdfast.audit.roar import ROAR
+from holdfast.audit.smoothed_alignment import SmoothedAlignment
 from holdfast.audit.trust_check import Trustworthiness
 
 __all__ = [
     "BATTERIES",
     "ROAR",
     "Audit",
+    "BaselineSensitivity",
     "BoundaryAlignment",
     "Deletion",
     "Faithfulness",
@@ -24,6 +27,8 @@ __all__ = [
     "Insertion",
     "Likeness",
     "Localization",
+    "ObjectRemoval",
+    "SmoothedAlignment",
     "Trustworthiness",
     "WeaklySupervisedLocalization",
     "audit_on",

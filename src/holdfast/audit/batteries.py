@@ -31,6 +31,7 @@ from holdfast.attributions import (
 )
 from holdfast.audit.alignment_checks import BoundaryAlignment, ImageAlignment
 from holdfast.audit.battery import Audit
+from holdfast.audit.counterfactual_checks import BaselineSensitivity, ObjectRemoval
 from holdfast.audit.faithfulness import Deletion, Insertion
 from holdfast.audit.localization_checks import Localization, WeaklySupervisedLocalization
 from holdfast.audit.map_checks import Faithfulness, Likeness
@@ -180,10 +181,11 @@ def full(
     >>> from holdfast.data import ImageData
     >>> audit = full(ImageData("digits").load("test"))
     >>> len(audit.attacks), len(audit.manipulations), len(audit.checks)
-    (91, 27, 6)
+    (91, 27, 7)
     """
     k = _tenth(data)
     gradient, ig, smooth = Gradient(), IntegratedGradients(), SmoothGrad()
+    big = BoundaryIntegratedGradients()
     cam = _grad_cam(data, model)
     attributions: _Methods = {
         "gradient": gradient,
@@ -228,11 +230,17 @@ def full(
                     "smooth_grad": smooth,
                     "deep_lift": DeepLIFT(),
                     "bsm": BoundarySaliency(),
-                    "big": BoundaryIntegratedGradients(),
+                    "big": big,
                     "agi": AdversarialGradientIntegration(),
                 },
                 wsol={"gradient": gradient, **cam},
             ),
+            **_each(
+                _where_marked(data, {"integrated_gradients": ig, "big": big}),
+                "removal",
+                ObjectRemoval,
+            ),
+            "baseline/integrated_gradients": BaselineSensitivity(ig, k=k),
             "alignment/image": ImageAlignment(),
             "alignment/boundary": BoundaryAlignment(),
             **_each(attributions, "faithfulness", lambda one: _faithfulness(one, data)),
@@ -341,13 +349,15 @@ def _transferred(attack: Attack, source: nn.Module | None) -> dict[str, Attack]:
 
 def _localization(data: ImageDataset, attributions: _Methods, wsol: _Methods) -> dict[str, Check]:
     """Compare maps with the objects, where those are marked."""
-    batch = data.batch([0])
-    if "boxes" not in batch and "masks" not in batch:
-        return {}
     return {
-        **_each(attributions, "localization", Localization),
-        **_each(wsol, "wsol", WeaklySupervisedLocalization),
+        **_each(_where_marked(data, attributions), "localization", Localization),
+        **_each(_where_marked(data, wsol), "wsol", WeaklySupervisedLocalization),
     }
+
+
+def _where_marked(data: ImageDataset, attributions: _Methods) -> _Methods:
+    batch = data.batch([0])
+    return attributions if "boxes" in batch or "masks" in batch else {}
 
 
 def _likenesses(attributions: _Methods, reference: nn.Module | None, k: int) -> dict[str, Check]:

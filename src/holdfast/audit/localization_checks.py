@@ -26,7 +26,7 @@ from holdfast.metrics import (
     positive_percentage,
 )
 
-__all__ = ["Localization", "WeaklySupervisedLocalization"]
+__all__ = ["Localization", "WeaklySupervisedLocalization", "objects_of"]
 
 _GRID = tuple(step / 20 for step in range(1, 20))
 
@@ -73,7 +73,7 @@ class Localization:
         None at all if no image has a value.
         """
         images, labels = batch["images"], batch["labels"]
-        objects, known = _objects(batch)
+        objects, known = objects_of(batch)
         chosen = correct(model, images, labels) & known
         if not chosen.any():
             return {}
@@ -134,7 +134,7 @@ class WeaklySupervisedLocalization:
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Float64[Tensor, " n"]]:
         """Return the overlaps at each threshold, and whether the prediction is right, ``(N,)``."""
         images, labels = batch["images"], batch["labels"]
-        _objects(batch)  # refuses data without any
+        objects_of(batch)  # refuses data without any
         maps = self.attribution(model, images, labels)
         measures = {"top_1": correct(model, images, labels).double()}
         for threshold in self.thresholds:
@@ -169,7 +169,7 @@ class WeaklySupervisedLocalization:
 _METRICS = (loc, energy_game, positive_percentage, concentration, pointing_game)
 
 
-def _objects(batch: Batch) -> tuple[Bool[Tensor, "n h w"], Bool[Tensor, " n"]]:
+def objects_of(batch: Batch) -> tuple[Bool[Tensor, "n h w"], Bool[Tensor, " n"]]:
     """Return the pixels of each object, and which images have one marked."""
     images = batch["images"]
     size = images.shape[-2], images.shape[-1]

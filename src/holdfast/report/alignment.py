@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
 
 from holdfast.report.checks import KNOWN, checks_named, column_of, spread_plots
 from holdfast.report.correlation import correlation_sheet
+from holdfast.report.figures import grouped_box_plot
 from holdfast.report.records import AuditedRun
-from holdfast.report.section import Section
-from holdfast.report.sheet import Line, Sheet, cell_of
+from holdfast.report.section import Plot, Section
+from holdfast.report.sheet import Column, Line, Sheet, cell_of
 from holdfast.report.summary import Table
+from holdfast.report.wording import measure_sign, number, percent
 
 __all__ = ["alignment_sections"]
 
@@ -22,9 +27,10 @@ READING = (
         "which training for alignment raises. With boundaries: how far a map is from the same map "
         "taken at the nearest point where the model would change its mind; the smaller the "
         "distance, the more the map tells of that boundary. SM is the gradient, IG Integrated "
-        "Gradients; BSM, BIG and AGI are their boundary variants.",
+        "Gradients; BSM, BIG and AGI are their boundary variants, BSG that of SG, SmoothGrad.",
     ),
 )
+SMOOTHED = "alignment/smoothed"
 CAPTIONS = {
     "alignment/image": (
         "Gradient and image: length of the image along the gradient in units of pixels, and "
@@ -44,17 +50,76 @@ def alignment_sections(runs: Sequence[AuditedRun], table: Table) -> list[Section
         for check, caption in CAPTIONS.items()
         if checks_named(table, check)
     ]
+    smoothed = _smoothed_sheet(table)
+    if smoothed:
+        sheets.append(smoothed)
     correlations = correlation_sheet(runs, table)
     if correlations:
         sheets.append(correlations)
     if not sheets:
         return []
-    plots = spread_plots(runs, checks_named(table, "alignment/image"), ("signed_cosine",))
+    image = checks_named(table, "alignment/image")
+    plots = (*spread_plots(runs, image, ("signed_cosine",)), *_smoothed_plots(runs, table))
     return [
         Section(
             "alignment", "Alignment of maps", sheets=tuple(sheets), plots=plots, reading=READING
         )
     ]
+
+
+def _smoothed_sheet(table: Table) -> Sheet | None:
+    """Lay out ‖SG − BSG‖ over σ, and how many images have a boundary there."""
+    noises = _noises(table)
+    if not noises:
+        return None
+    mean = ("mean", "low", "high")
+    columns = tuple(
+        Column(f"σ {noise}", f"{measure}/{noise}", group, mean, write, better)
+        for measure, group, write, better in (
+            ("sg_bsg", measure_sign("sg_bsg"), number, "lower"),
+            ("found", "images with a boundary", percent, ""),
+        )
+        for noise in noises
+    )
+    lines = []
+    for run in table.runs:
+        cells = tuple(cell_of(table.row(run, SMOOTHED, column.key)) for column in columns)
+        if any(cells):
+            lines.append(Line((run,), cells))
+    caption = (
+        "Distance (ℓ₂) of SmoothGrad from its boundary variant under noise of standard deviation "
+        "σ, over the images for which a boundary was found, and their share in percent. Mean with "
+        "its 95% confidence interval."
+    )
+    return Sheet("alignment_smoothed", caption, ("Model",), columns, tuple(lines))
+
+
+def _smoothed_plots(runs: Sequence[AuditedRun], table: Table) -> tuple[Plot, ...]:
+    groups = {
+        f"σ {noise}": {
+            run.name: values
+            for run in runs
+            if len(values := run.values(SMOOTHED, f"sg_bsg/{noise}"))
+        }
+        for noise in _noises(table)
+    }
+    groups = {group: boxes for group, boxes in groups.items() if boxes}
+    if not groups:
+        return ()
+    title = f"{measure_sign('sg_bsg')} over σ"
+    told = [
+        f"{group}, {run}: median {number(float(np.median(values)))}"
+        for group, boxes in groups.items()
+        for run, values in boxes.items()
+    ]
+    draw = partial(grouped_box_plot, groups, title, percent=False)
+    return (Plot(draw, f"Box plot of {title}. {'; '.join(told)}."),)
+
+
+def _noises(table: Table) -> list[str]:
+    """List the σ for which anything was measured, ascending."""
+    measured = {measure for _, check, measure in table.rows if check == SMOOTHED}
+    return sorted({measure.partition("/")[2] for measure in measured}, key=float)
 
 
 def _sheet(table: Table, check: str, caption: str) -> Sheet:

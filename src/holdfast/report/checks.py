@@ -29,7 +29,18 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "wsol/": ("box_iou/", "mask_iou/", "top_1"),
     "alignment/image": ("alignment", "absolute_cosine", "signed_cosine"),
     "alignment/boundary": ("sm_bsm", "ig_big", "ig_agi"),
+    "alignment/smoothed": ("sg_bsg/", "found/"),
     "faithfulness/": ("insertion", "deletion"),
+    "baseline/": (*SIMILARITIES, "map_cosine"),
+    "removal/": (
+        "kept_without_object",
+        "lost_without_object",
+        "kept_object_alone",
+        "lost_object_alone",
+        "object_share",
+        "map_agrees",
+        "tau_elsewhere",
+    ),
     "reference/": SIMILARITIES,
     "trust/": (
         "tau",

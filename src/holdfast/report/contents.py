@@ -13,6 +13,7 @@ from holdfast.report.alignment import alignment_sections
 from holdfast.report.attacks import attack_sections
 from holdfast.report.checks import other_measures
 from holdfast.report.corruptions import corruption_sections
+from holdfast.report.counterfactual import baseline_sections, removal_sections
 from holdfast.report.explanations import explanation_sections
 from holdfast.report.glance import glance
 from holdfast.report.localization import localization_sections
@@ -37,6 +38,8 @@ SECTIONS = (
     wsol_sections,
     alignment_sections,
     faithfulness_sections,
+    removal_sections,
+    baseline_sections,
     roar_sections,
     reference_sections,
     corruption_sections,

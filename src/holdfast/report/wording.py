@@ -30,6 +30,9 @@ SIGNS = {
     "sm_bsm": "‖SM − BSM‖",
     "ig_big": "‖IG − BIG‖",
     "ig_agi": "‖IG − AGI‖",
+    "sg_bsg": "‖SG − BSG‖",
+    "map_cosine": "cosine",
+    "tau_elsewhere": "τ elsewhere",
 }
 ACRONYMS = ("agi", "big", "bsg", "bsm")
 MISSING = "–"
