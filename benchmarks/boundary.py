@@ -6,8 +6,8 @@
 it. A network is trained briefly on each, or RUN, a run of ``holdfast train``, taken for CIFAR-10;
 then all methods search around the same test images that it classifies correctly. The published
 pipeline (Wang et al., ICLR 2022, appendix B.2) runs through foolbox, which is needed here alone:
-PGD in ℓ2 at each of a list of ε, then Carlini-Wagner, and of all points the nearest. Foolbox's own
-DDN is there for comparison.
+PGD in ℓ2 at each of a list of ε, then Carlini-Wagner, and of all points the nearest. Beside it are
+the rows of B.2 by `BoundaryPipeline`, which has Auto-PGD as well, and foolbox's own DDN.
 
 The pipeline's step sizes are the published ones where there are any, for CIFAR-10; ``--generous``
 takes longer ones there, with which it comes a little nearer.
@@ -18,13 +18,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from holdfast.adversarial import BoundarySearch
+from holdfast.adversarial import BoundaryPipeline, BoundarySearch
 from holdfast.data import ImageData
 from holdfast.models import cifar_resnet10, mnist_cnn
 from holdfast.training import load
@@ -35,23 +35,11 @@ except ImportError as error:
     raise SystemExit("This benchmark compares with foolbox: pip install foolbox") from error
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """The settings of the published pipeline: the authors' list of ε, and both step sizes.
-
-    Without a step size, PGD takes steps of 2ε / 100.
-    """
-
-    epsilons: tuple[float, ...]
-    pgd_step: float | None
-    cw_step: float
-
-
-CIFAR = Pipeline((36 / 255, 64 / 255, 0.3, 0.5, 0.7, 0.9, 1.1), pgd_step=5e-3, cw_step=1e-3)
-GENEROUS = Pipeline(CIFAR.epsilons, pgd_step=None, cw_step=1e-2)
+CIFAR = BoundaryPipeline()
+GENEROUS = replace(CIFAR, step_size=None, cw_step_size=1e-2)
 # Nothing is published for MNIST, whose boundaries are farther off: as many ε, so as much work.
-MNIST = Pipeline(tuple(4 * eps for eps in CIFAR.epsilons), pgd_step=None, cw_step=1e-2)
-STEPS = 100
+MNIST = replace(GENEROUS, epsilons=tuple(4 * eps for eps in CIFAR.epsilons), apgd_eps=1.2)
+ROWS = {"PGDs": ("pgd",), "+ CW": ("pgd", "cw"), "+ AutoPGD": ("pgd", "cw", "apgd")}
 
 
 def main() -> None:
@@ -81,12 +69,19 @@ def main() -> None:
         compare(title, model, arguments.cifar, settings, arguments.images)
 
 
-def compare(title: str, model: nn.Module, path: str, settings: Pipeline, count: int) -> None:
+def compare(
+    title: str, model: nn.Module, path: str, settings: BoundaryPipeline, count: int
+) -> None:
     model.eval().requires_grad_(False)  # No method here needs gradients of weights.
     images, labels, right = correct(model, ImageData(path), count)
+
+    def by_holdfast(search: BoundaryPipeline) -> Callable[[], Tensor]:
+        return lambda: search(model, images, labels).points
+
     methods: dict[str, Callable[[], Tensor]] = {
-        "published pipeline": lambda: pipeline(model, images, labels, settings),
-        f"foolbox DDN, {STEPS} steps": lambda: ddn(model, images, labels),
+        "published, by foolbox": lambda: pipeline(model, images, labels, settings),
+        **{name: by_holdfast(replace(settings, attacks=row)) for name, row in ROWS.items()},
+        f"foolbox DDN, {settings.steps} steps": lambda: ddn(model, images, labels, settings.steps),
         "Holdfast": lambda: BoundarySearch()(model, images, labels).points,
         "Holdfast, thorough": lambda: THOROUGH(model, images, labels).points,
     }
@@ -113,14 +108,20 @@ def compare(title: str, model: nn.Module, path: str, settings: Pipeline, count: 
 THOROUGH = BoundarySearch(steps=40, scout_steps=20, restarts=9, restart_steps=10)
 
 
-def pipeline(model: nn.Module, images: Tensor, labels: Tensor, settings: Pipeline) -> Tensor:
+def pipeline(
+    model: nn.Module, images: Tensor, labels: Tensor, settings: BoundaryPipeline
+) -> Tensor:
     """Return the nearest of the points that PGD at each ε and Carlini-Wagner find."""
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
     attack = foolbox.attacks.L2PGD(
-        rel_stepsize=2 / STEPS, abs_stepsize=settings.pgd_step, steps=STEPS
+        rel_stepsize=2 / settings.steps, abs_stepsize=settings.step_size, steps=settings.steps
     )
     tried = [attack(wrapped, images, labels, epsilons=eps)[1] for eps in settings.epsilons]
-    attack = foolbox.attacks.L2CarliniWagnerAttack(steps=STEPS, stepsize=settings.cw_step)
+    attack = foolbox.attacks.L2CarliniWagnerAttack(
+        binary_search_steps=settings.cw_searches,
+        steps=settings.steps,
+        stepsize=settings.cw_step_size,
+    )
     tried.append(attack(wrapped, images, labels, epsilons=None)[1])
 
     nearest = images.clone()
@@ -133,9 +134,9 @@ def pipeline(model: nn.Module, images: Tensor, labels: Tensor, settings: Pipelin
     return nearest
 
 
-def ddn(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def ddn(model: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Tensor:
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
-    return foolbox.attacks.DDNAttack(steps=STEPS)(wrapped, images, labels, epsilons=None)[1]
+    return foolbox.attacks.DDNAttack(steps=steps)(wrapped, images, labels, epsilons=None)[1]
 
 
 def train(build: Callable[[], nn.Module], path: str, arguments: argparse.Namespace) -> nn.Module:
