@@ -64,7 +64,7 @@ class SmoothedAlignment:
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Float64[Tensor, " n"]]:
         """Return the distance of each image, ``(N,)``, and whether it has one, for each σ."""
-        images, measures = batch["images"], {}
+        images, measures = batch["images"], dict[str, Tensor]()
         with evaluating(model):
             targets = resolve_targets(model, images, None)
             for noise in self.noises:

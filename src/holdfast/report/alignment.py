@@ -14,7 +14,7 @@ from holdfast.report.records import AuditedRun
 from holdfast.report.section import Plot, Section
 from holdfast.report.sheet import Column, Line, Sheet, cell_of
 from holdfast.report.summary import Table
-from holdfast.report.wording import measure_sign, number, percent
+from holdfast.report.wording import measure_sign, number
 
 __all__ = ["alignment_sections"]
 
@@ -72,14 +72,11 @@ def _smoothed_sheet(table: Table) -> Sheet | None:
     noises = _noises(table)
     if not noises:
         return None
-    mean = ("mean", "low", "high")
-    columns = tuple(
-        Column(f"σ {noise}", f"{measure}/{noise}", group, mean, write, better)
-        for measure, group, write, better in (
-            ("sg_bsg", measure_sign("sg_bsg"), number, "lower"),
-            ("found", "images with a boundary", percent, ""),
-        )
-        for noise in noises
+    distance = partial(Column, group=measure_sign("sg_bsg"), write=number, better="lower")
+    share = partial(Column, group="images with a boundary", better="")
+    columns = (
+        *(distance(f"σ {noise}", f"sg_bsg/{noise}") for noise in noises),
+        *(share(f"σ {noise}", f"found/{noise}") for noise in noises),
     )
     lines = []
     for run in table.runs:
