@@ -2,12 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.audit.paper_batteries import eccv2020_figure6, eccv2020_table3
+from holdfast.audit.paper_batteries import eccv2020_figure6, eccv2020_section5, eccv2020_table3
 from holdfast.data import ImageData
 from holdfast.models import mlp
 from holdfast.report import read_run, table
 from holdfast.report.alignment import alignment_sections
 from holdfast.report.corruptions import corruption_sections
+from holdfast.training import load
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,19 @@ def test_figure_6_of_eccv_2020(data, tmp_path):
     assert len(run.values("alignment/image", "signed_cosine")) == 4
     (section,) = alignment_sections([run], table([run]))
     assert len(section.plots) == 1
+
+
+def test_section_5_of_eccv_2020(digits_model, tmp_path):
+    data = ImageData("digits", limit=12).load("test")
+    audit = eccv2020_section5(data)
+    ((name, attack),) = audit.manipulations.items()
+    assert attack.shuffled
+    assert (audit.k, audit.explained, round(255 * attack.eps)) == (100, 1000, 8)
+    short = replace(attack, attribution=replace(attack.attribution, steps=3), steps=2)
+    audit = replace(audit, manipulations={name: short}, gallery=0, worst=0)
+    audit(load(digits_model), data, tmp_path / "audit", progress=False)
+    run = read_run(tmp_path)
+    kept = sum(run.values(name, "preserved"))
+    assert kept > 5
+    for measure in ("kendall_tau", "top_k_intersection", "target_kendall_tau"):
+        assert len(run.values(name, measure)) == kept

@@ -12,12 +12,20 @@ from torch import nn
 
 from holdfast.adversarial import ECCV2020_CORRUPTIONS, Corruption
 from holdfast.adversarial.corruptions.corruption import CorruptionName
+from holdfast.attributions import IntegratedGradients
 from holdfast.audit.alignment_checks import ImageAlignment
 from holdfast.audit.battery import Audit
 from holdfast.contracts import Attack
 from holdfast.data import ImageDataset
+from holdfast.manipulation import Targeted
 
-__all__ = ["PAPER_BATTERIES", "corruptions", "eccv2020_figure6", "eccv2020_table3"]
+__all__ = [
+    "PAPER_BATTERIES",
+    "corruptions",
+    "eccv2020_figure6",
+    "eccv2020_section5",
+    "eccv2020_table3",
+]
 
 
 def eccv2020_table3(data: ImageDataset, *, model: nn.Module | None = None) -> Audit:
@@ -63,8 +71,39 @@ def eccv2020_figure6(data: ImageDataset, *, model: nn.Module | None = None) -> A
     return Audit({}, manipulations={}, checks={"alignment/image": ImageAlignment()}, gallery=0)
 
 
+def eccv2020_section5(data: ImageDataset, *, model: nn.Module | None = None) -> Audit:
+    """Return the targeted attack on Integrated Gradients with shuffled targets (ECCV 2020, § 5).
+
+    The target of an image is the map of another one, of 1,000 images. The paper reports the
+    measures ``top_k_intersection`` and ``kendall_tau``, to the original map. It does not say by
+    which ε, step and k: they are those of its other attack on CIFAR-10 (appendix A.3.5).
+
+    Parameters
+    ----------
+    data : ImageDataset
+        What will be audited on: at least two images.
+    model : nn.Module, optional
+        The model that will be audited. This battery has no use for it.
+
+    Examples
+    --------
+    >>> from holdfast.data import ImageData
+    >>> list(eccv2020_section5(ImageData("digits").load("test")).manipulations)
+    ['targeted_shuffled/integrated_gradients']
+    """
+    _, height, width = data.shape
+    attack = Targeted(IntegratedGradients(), 8 / 255, 1 / 255, 50, shuffled=True)
+    return Audit(
+        {},
+        manipulations={"targeted_shuffled/integrated_gradients": attack},
+        k=min(100, height * width),
+        explained=1000,
+    )
+
+
 PAPER_BATTERIES: dict[str, Callable[..., Audit]] = {
     "eccv2020/figure6": eccv2020_figure6,
+    "eccv2020/section5": eccv2020_section5,
     "eccv2020/table3": eccv2020_table3,
 }
 """Every one of them by its name."""

@@ -152,7 +152,7 @@ def write_roar(results: str | Path | Mapping[str, str | Path], out: str | Path) 
     ...     figure = write_roar({"art": folder, "pgd": folder}, folder)
     ...     print(figure.with_suffix(".md").read_text(), end="")
     | Map | Model | 0 % | 50 % |
-    | :-- | :-- | --: | --: |
+    | :--- | :--- | ---: | ---: |
     | ig | art | 100.0 | 50.0 |
     | ig | pgd | 100.0 | 50.0 |
     """
