@@ -72,10 +72,20 @@ def test_standardized_agrees_with_numpy() -> None:
 
 
 def test_standardized_divides_faint_images_by_the_floor() -> None:
-    image = torch.full((1, 1, 10, 10), 0.5, dtype=torch.float64)
-    image[0, 0, 0, 0] = 0.51  # a deviation of 0.001, below 1 / sqrt(100)
-    expected = (image - image.mean()) / 0.1
+    """As TensorFlow does with images from 0 to 255: at least 1 / sqrt(100) of a level."""
+    image = torch.full((1, 1, 5, 20), 0.5, dtype=torch.float64)
+    image[0, 0, 0, 0] += 0.003  # a deviation of 0.0003, below 0.1 / 255
+    levels = 255 * image
+    expected = (levels - levels.mean()) / max(levels.std(correction=0).item(), 100**-0.5)
+    assert levels.std(correction=0) < 0.1
     torch.testing.assert_close(Standardized(nn.Flatten()).normalize(image), expected)
+
+
+def test_standardized_makes_images_alike_that_differ_in_contrast_alone() -> None:
+    image = torch.rand(1, 1, 5, 20, dtype=torch.float64)
+    faint = 0.5 + 0.01 * image  # a deviation of less than a level of 255, above the floor
+    seen = [Standardized(nn.Flatten()).normalize(x) for x in (image, faint)]
+    torch.testing.assert_close(*seen)
 
 
 def test_standardized_constant_image_is_zero_with_finite_second_derivatives() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from holdfast.adversarial import PGD
+from holdfast.attributions import IntegratedGradients
 from holdfast.contracts import InputError
 from holdfast.models import evaluating
 from holdfast.objectives import EnhancedRegularization, attribution_change, attribution_contrast
@@ -44,12 +45,18 @@ def naive_contrast(own, other, rival=1.0):
 
 def naive_change(before, after, base=True):
     """Equation 9, pixel by pixel."""
+    return naive_cost(before, after - before, base)
+
+
+def naive_cost(map, change, base=True, opposed="signs"):
     total = 0.0
-    for a, d in zip(before.flatten(), (after - before).flatten(), strict=True):
-        if torch.sign(a) == torch.sign(d) and base:
-            total = total + (a * d).abs()
-        else:
+    for a, d in zip(map.flatten(), change.flatten(), strict=True):
+        same = torch.sign(a) == torch.sign(d)
+        p1 = not same if opposed == "signs" else a * d < 0
+        if p1:
             total = total + d.abs()
+        elif same:
+            total = total + ((a * d).abs() if base else d.abs())
     return total
 
 
@@ -133,6 +140,39 @@ def test_change_of_one_pixel(before, after, cost):
     assert attribution_change(*maps, base=False).item() == pytest.approx(abs(after - before))
 
 
+@pytest.mark.parametrize(("opposed", "cost"), [("signs", 0.2), ("product", 0.0)])
+@pytest.mark.parametrize("base", [True, False])
+def test_change_where_the_map_was_zero(opposed, cost, base):
+    """sign 0 ≠ sign 0.2, but 0 · 0.2 is not negative: P₁ by the one reading, not by the other."""
+    before, after = torch.zeros(1, 1, 1, 3), torch.tensor([0.2, 0.0, 0.0]).view(1, 1, 1, 3)
+    assert attribution_change(before, after, base=base, opposed=opposed).item() == (
+        pytest.approx(cost)
+    )
+
+
+def test_the_three_readings_of_the_change_where_nothing_is_perturbed(smooth_model, images, labels):
+    still, batch = PGD(eps=0.0, step_size=0.0, steps=0), {"images": images, "labels": labels}
+    terms = {
+        change: EnhancedRegularization(change=change, cacr=0.0, base=False, attack=still)(
+            smooth_model, batch
+        )["wacr"]
+        for change in ("difference", "path", "path_less_base")
+    }
+    assert terms["difference"] == terms["path"] == 0
+    sizes = IntegratedGradients(steps=50, output="probability")(smooth_model, images, labels)
+    expected = sizes.abs().flatten(1).sum(1).mean()
+    assert terms["path_less_base"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_refuses_readings_that_are_none(own_errors):
+    with pytest.raises(InputError, match=r"EnhancedRegularization.change: expected 'difference'"):
+        EnhancedRegularization(change="line 16")
+    with pytest.raises(InputError, match=r"EnhancedRegularization.opposed: expected 'signs'"):
+        EnhancedRegularization(opposed="P1")
+    with pytest.raises(InputError, match=r"opposed: expected 'signs' or 'product'"):
+        attribution_change(torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3), opposed="P1")
+
+
 SETTINGS = {
     "default": {},
     "table 4": {"wacr": 0.0},
@@ -142,6 +182,11 @@ SETTINGS = {
     "table 10": {"base": False},
     "figure 6": {"rival": 0.0},
     "lambda": {"weight": 0.3},
+    "equation 8, left": {"change": "path"},
+    "equation 8, left, alone": {"change": "path", "cacr": 0.0, "opposed": "product"},
+    "algorithm 1": {"change": "path_less_base"},
+    "algorithm 1, no base": {"change": "path_less_base", "base": False, "opposed": "product"},
+    "product": {"opposed": "product"},
 }
 
 
@@ -149,6 +194,7 @@ SETTINGS = {
 def test_loss_equals_the_naive_computation(
     smooth_model, images, labels, attack, ascend, same_gradients, settings
 ):
+    images[0, :, :2] = 0  # where the image is black, so is the map before
     objective = EnhancedRegularization(steps=4, attack_steps=2, attack=attack, **settings)
     ours = objective(smooth_model, {"images": images, "labels": labels})
 
@@ -173,7 +219,11 @@ def test_loss_equals_the_naive_computation(
             for end, k in ((x[n], y), (x[n], rival), (images[n], y))
         )
         contrast = contrast + naive_contrast(own, other, settings.get("rival", 1.0)) / 3
-        change = change + naive_change(before, own, settings.get("base", True)) / 3
+        path = naive_map(smooth_model, images[n], x[n], probability(y), 4)
+        moved = {"difference": own - before, "path": path, "path_less_base": path - before}
+        readings = settings.get("base", True), settings.get("opposed", "signs")
+        cost = naive_cost(before, moved[settings.get("change", "difference")], *readings)
+        change = change + cost / 3
     both = settings.get("cacr", 1.0) * contrast + settings.get("wacr", 1.0) * change
     loss = cross_entropies(x).mean() + settings.get("weight", 1.0) * both
     for name, value in (("cacr", contrast), ("wacr", change)):

@@ -6,9 +6,11 @@ from torch import nn
 
 from holdfast.adversarial import PGD
 from holdfast.contracts import InputError, Objective
-from holdfast.models import Attributing
+from holdfast.models import Attributing, WithDiscriminator
 from holdfast.objectives import (
     ART,
+    CURE,
+    JARN,
     TRADES,
     AdversarialTraining,
     AttentionDropout,
@@ -45,7 +47,11 @@ OBJECTIVES = [
     AttributionRegularization(steps=3, attack_steps=2, attack=ATTACK),
     EnhancedRegularization(steps=3, attack_steps=2, attack=ATTACK),
     EnhancedRegularization(steps=3, attack_steps=2, attack=ATTACK, rule="stratified"),
+    EnhancedRegularization(steps=3, attack_steps=2, attack=ATTACK, change="path"),
     JacobianRegularization(),
+    CURE(),
+    CURE(squared=False, warmup=4),
+    JARN(),
     DefensiveDistillation(teacher()),
     SaliencyTraining(source="masks"),
     SaliencyTraining(teacher=teacher()),
@@ -77,6 +83,8 @@ def batch():
 def model(objective, stateful_model):
     if isinstance(objective, AttributionAlignment):
         return Attributing(stateful_model.eval(), (2, 5, 5), layer="2").train()
+    if isinstance(objective, JARN):
+        return WithDiscriminator(stateful_model, channels=2, width=2)
     return stateful_model
 
 
@@ -89,7 +97,7 @@ def test_leaves_a_model_in_eval_mode_untouched(objective, model, batch, untouche
 
 
 def test_counts_batch_statistics_once_and_trains_what_is_not_frozen(objective, model, batch):
-    net = model.classifier if isinstance(model, Attributing) else model
+    net = getattr(model, "classifier", model)
     modes = [module.training for module in model.modules()]
     gradients = [p.grad for p in model.parameters()]
     terms = objective(model, batch)

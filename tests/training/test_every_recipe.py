@@ -10,7 +10,7 @@ import yaml
 
 from holdfast.audit import Audit
 from holdfast.contracts import Batch
-from holdfast.models import Architecture, Attributing, Normalized, Standardized
+from holdfast.models import Architecture, Attributing, Normalized, Standardized, WithDiscriminator
 from holdfast.training import save
 from holdfast.training.fit import TrainingModule
 from holdfast.training.recipe import Recipe, build, load_recipe, read_recipe, recipe_names
@@ -36,6 +36,7 @@ SMALLER = {
     "mlp": {"options": {"hidden": [8]}},
     "mnist_cnn": {"options": {"filters": [2, 3], "hidden": 8}},
     "small_resnet": {"options": {"units": 1}},
+    "wide_resnet": {"options": {"depth": 10, "width": 1}},
     "wrn_28_10": {"name": "wide_resnet", "options": {"depth": 10, "width": 1}},
     "wrn_40_2": {"name": "wide_resnet", "options": {"depth": 10, "width": 1}},
     "resnet50": {"name": "resnet18"},
@@ -130,7 +131,7 @@ def test_takes_one_step(name, small):
         boxes=torch.tensor([[0.0, 0.0, 3.0, 5.0], [2.0, 1.0, 8.0, 8.0]]),
         masks=torch.randint(2, (2, size, size)).float(),
         epoch=1,
-        progress=0.75,
+        progress=0.95,
     )
     before = [p.detach().clone() for p in model.parameters()]
     terms = recipe.objective(model, batch)
@@ -187,6 +188,9 @@ PUBLISHED = {
     "flower17/cacr_wacr": (16, {"max_steps": 90000}, ("8/255", "2/255", 7)),
     "gtsrb/cacr_wacr": (32, {"max_steps": 100000}, ("8/255", "2/255", 7)),
     "gtsrb/pgd": (32, {"max_steps": 100000}, ("8/255", "2/255", 7)),
+    # Robust Attribution Regularization, public code
+    "flower17/rar_ig_norm": (16, {"max_steps": 70001}, ("8/255", "2/255", 7)),
+    "gtsrb/rar_pgd": (64, {"max_steps": 70001}, ("8/255", "2/255", 7)),
     # Attributional Robustness Training, appendices A.3 and B.1
     "cifar10/art": (256, {"max_epochs": 100}, ("8/255", "1.5/255", 3)),
     "cifar10/pgd": (128, {"max_epochs": -1, "max_steps": 80000}, ("8/255", "2/255", 10)),
@@ -233,6 +237,11 @@ def _number(text):
         ("svhn/pgd", {0: 0.1, 40000: 0.01, 60000: 1e-3}),
         ("flower17/wrn_pgd", {0: 0.1, 39999: 0.1, 40000: 0.01, 60000: 1e-3}),
         ("gtsrb/wrn_pgd", {0: 1e-3, 499: 1e-3, 500: 0.01, 60000: 1e-3}),
+        ("cifar10/jarn", {0: 0.1, 80000: 0.01, 120000: 1e-3}),
+        ("cifar10/cure", {0: 1e-4, 9: 1e-4}),
+        ("flower17/rar_pgd", {0: 1e-3, 499: 1e-3, 500: 0.01, 60000: 1e-3}),
+        ("flower17/rar_ig_norm", {0: 16e-4, 500: 16e-3, 60000: 16e-4}),  # of the mean loss
+        ("gtsrb/rar_ig_sum_norm", {0: 0.064, 500: 0.64, 60000: 0.064}),
         ("svhn/natural", {0: 0.1, 50: 0.01, 80: 1e-3, 150: 5e-4}),
         ("cub200/natural", {0: 0.01, 59: 0.01, 60: 1e-3, 120: 1e-4, 199: 1e-5}),
         ("cub200/art", {0: 0.01, 40: 1e-3, 80: 1e-4, 120: 1e-5, 160: 1e-6, 199: 1e-6}),
@@ -250,6 +259,11 @@ def test_learning_rates(name, rates):
         ("gtsrb/natural", "sgd", 2e-4),
         ("flower17/wrn_natural", "sgd", 2e-4),
         ("cifar10/natural", "sgd", 2e-4),
+        ("cifar10/jarn", "sgd", 2e-4),
+        ("cifar10/cure", "adam", 0.0),
+        ("flower17/rar_natural", "sgd", 2e-4),
+        ("flower17/rar_ig_norm", "sgd", 2e-4 / 16),
+        ("gtsrb/rar_ig_norm", "sgd", 2e-4 / 64),
         ("cub200/natural", "sgd", 1e-4),
     ],
 )
@@ -284,6 +298,9 @@ def test_optimizers(name, optimizer, decay):
         ("mnist/ig_norm", {"form": "ig_norm", "steps": 50, "weight": 1.0}),
         ("fashion_mnist/ig_norm", {"form": "ig_norm", "attack_steps": 10, "weight": 1.0}),
         ("gtsrb/ig_norm", {"form": "ig_norm", "steps": 50, "attack_steps": 5}),
+        ("gtsrb/rar_ig_sum_norm", {"form": "ig_sum_norm", "weight": 1.0, "attack_steps": 5}),
+        ("flower17/rar_ig_norm", {"form": "ig_norm", "weight": 0.1, "steps": 50}),
+        ("cifar10/cure", {"weight": 4.0, "h": 3.0, "squared": True}),
         ("tiny_imagenet/sat", {"source": "boxes"}),
         ("flower17/sat", {"source": "masks"}),
     ],
@@ -299,6 +316,14 @@ def test_l2_attacks_of_the_supplement_step_along_the_sign(name):
     assert (attack.norm, attack.step) == ("l2", "sign")
     length = attack.step_size * 3072**0.5  # of a step, for 3 · 32 · 32 values
     assert length == pytest.approx(2.5 * attack.eps / attack.steps, rel=1e-3)
+
+
+def test_jarn_begins_in_the_last_eighth():
+    recipe = load_recipe("cifar10/jarn")
+    assert (recipe.batch_size, recipe.trainer["max_steps"]) == (64, 160000)
+    assert recipe.objective.share * 160000 == 140000
+    assert (recipe.objective.then.weight, recipe.objective.then.every) == (1.0, 20)
+    assert recipe.objective.first.eps == recipe.objective.then.noise == pytest.approx(8 / 255)
 
 
 def test_distillation_has_the_printed_temperature(full):
@@ -350,11 +375,14 @@ def test_networks(name, full, untrained):
         "tiny_imagenet": "cifar_resnet10",
         "cub200": "vgg16_gap" if row.startswith("vgg") else "resnet50",
     }[data]
-    if row.startswith("resnet18") or row in ("jacobian", "distillation", "alignment"):
+    if row.startswith("resnet18") or row in ("jacobian", "distillation", "alignment", "cure"):
         expected = "cifar_resnet18"
+    expected = {"jarn": "wide_resnet", "rar": "rar_resnet"}.get(row.partition("_")[0], expected)
     model = untrained(name)
     assert full(name).model.name == expected
     assert isinstance(model, Attributing) == (row == "alignment")
-    inside = model.classifier if isinstance(model, Attributing) else model
-    assert isinstance(inside, Standardized) == (expected == "small_resnet")
-    assert isinstance(inside, Normalized) == (data not in GREY and expected != "small_resnet")
+    assert isinstance(model, WithDiscriminator) == (row == "jarn")
+    inside = getattr(model, "classifier", model)
+    by_itself = expected in ("small_resnet", "rar_resnet")
+    assert isinstance(inside, Standardized) == by_itself
+    assert isinstance(inside, Normalized) == (data not in GREY and not by_itself)

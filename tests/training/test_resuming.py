@@ -20,6 +20,7 @@ from holdfast.data import ImageData
 from holdfast.files import locked
 from holdfast.training.fit import train
 from holdfast.training.recipe import load_recipe
+from holdfast.training.saving import load_saved
 
 TINY = {"data.limit": 100, "batch_size": 16, "model.options": {"hidden": [16]}}
 STEPS = []
@@ -129,6 +130,11 @@ KINDS = {
     "by epoch": {"optimizer": {"name": "sgd", "lr": 0.1, "schedule": {1: 0.01, 2: 0.001}}},
     "by step": {"optimizer": {"name": "sgd", "lr": 0.1, "schedule": {5: 0.01}, "interval": "step"}},
     "so many steps": {"trainer": {"max_steps": 15}},
+    "with a discriminator": {
+        "objective": {"class_path": "JARN", "init_args": {"every": 3}},
+        "model.discriminator": True,
+        "trainer": {"max_steps": 15},
+    },
     "every step logged": {"trainer": {"max_epochs": 3, "log_every_n_steps": 1}},
     "steps logged and validated": {
         "data": {"path": "digits", "size": 16, "limit": 100, "validation": 40},
@@ -150,6 +156,20 @@ def test_ends_the_same(kind, tmp_path, monkeypatch):
     train(recipe, tmp_path / "whole", progress=False)
     ends = [(4, "gone"), (3, "SIGINT"), (5, "SIGTERM"), (2, "gone")]
     assert interrupted(recipe, tmp_path / "cut", *ends) == results(tmp_path / "whole")
+
+
+def test_a_discriminator_trains_on_and_is_not_saved(tmp_path):
+    """From a checkpoint at the end of the first epoch of six steps; it has learned by then."""
+    recipe = tiny(**KINDS["with a discriminator"])
+    whole = train(recipe, tmp_path / "whole", progress=False)
+    saved = load_saved(tmp_path / "whole")
+    assert isinstance(saved, nn.Sequential)
+    assert saved.state_dict().keys() == whole.state_dict().keys()
+    assert interrupted(recipe, tmp_path / "cut", (8, "gone")) == results(tmp_path / "whole")
+    with pytest.warns(UserWarning, match="it has ended"):
+        again = train(recipe, tmp_path / "whole", resume=True, progress=False)
+    pairs = zip(whole.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("step", [5, 6, pytest.param(7, marks=pytest.mark.harness), 8, 17])

@@ -4,6 +4,7 @@ from holdfast.models.anchor import Anchor, at_anchor
 from holdfast.models.attributing import Attributing
 from holdfast.models.build import Architecture, classes_in, names
 from holdfast.models.classifier import as_logits, classify, differentiate, no_gradient
+from holdfast.models.discriminator import WithDiscriminator
 from holdfast.models.features import (
     from_features,
     last_convolution,
@@ -14,6 +15,7 @@ from holdfast.models.fit import SurrogateFit, surrogate_fit
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
 from holdfast.models.normalized import Normalized, Standardized
+from holdfast.models.rar_resnet import rar_resnet
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
 from holdfast.models.state import evaluating, statistics_kept
 from holdfast.models.surrogate import softplus
@@ -30,6 +32,7 @@ __all__ = [
     "Preprocessing",
     "Standardized",
     "SurrogateFit",
+    "WithDiscriminator",
     "as_logits",
     "at_anchor",
     "cifar_resnet10",
@@ -47,6 +50,7 @@ __all__ = [
     "names",
     "no_gradient",
     "no_second_derivative",
+    "rar_resnet",
     "small_resnet",
     "softplus",
     "statistics_kept",

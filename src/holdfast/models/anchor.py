@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from holdfast.contracts import InputError
 from holdfast.models.attributing import Attributing
+from holdfast.models.discriminator import WithDiscriminator
 from holdfast.models.normalized import Normalized, Standardized
 
 __all__ = ["Anchor", "at_anchor"]
@@ -51,8 +52,8 @@ def at_anchor(
         return images, model
     if anchor != "normalized":
         raise InputError("anchor", repr(anchor), "'normalized' or 'pixels'")
-    if isinstance(model, Attributing):
-        model = model.classifier  # its decoder does not classify
+    if isinstance(model, Attributing | WithDiscriminator):
+        model = model.classifier  # what stands beside it does not classify
     if isinstance(model, Normalized | Standardized):
         return model.normalize(images), model.module
     return images, model

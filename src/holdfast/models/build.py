@@ -23,10 +23,12 @@ from holdfast.models.checkpoint import (
     load_into,
     read_weights,
 )
+from holdfast.models.discriminator import WithDiscriminator
 from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
 from holdfast.models.names import Source, parse
 from holdfast.models.normalized import Normalized, Standardized
+from holdfast.models.rar_resnet import rar_resnet
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
 from holdfast.models.vgg import vgg16_gap
 from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
@@ -38,6 +40,7 @@ _OURS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet18": cifar_resnet18,
     "mlp": mlp,
     "mnist_cnn": mnist_cnn,
+    "rar_resnet": rar_resnet,
     "small_resnet": small_resnet,
     "vgg16_gap": vgg16_gap,
     "wide_resnet": wide_resnet,
@@ -88,6 +91,10 @@ class Architecture:
     attributing : bool
         Make the classifier explain itself: it becomes part of an :class:`Attributing`, whose
         decoder is made for ``in_channels`` and ``size``.
+    discriminator : bool
+        Put an adaptor and a discriminator of input gradients beside the classifier, with which
+        `holdfast.objectives.JARN` trains it: it becomes part of a :class:`WithDiscriminator`, made
+        for ``in_channels``. What training saves is the classifier without it.
     weights : str, optional
         Trained weights; None draws them at random. ``"DEFAULT"`` are those of the name, of timm's
         its tag, and torchvision and timm have others, ``"IMAGENET1K_V2"``, ``"a2_in1k"``; they are
@@ -125,6 +132,7 @@ class Architecture:
     std: tuple[float, ...] | None = None
     standardize: bool = False
     attributing: bool = False
+    discriminator: bool = False
     weights: str | None = None
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     config: dict[str, Any] | None = field(default=None, hash=False)
@@ -137,6 +145,9 @@ class Architecture:
         if (self.mean is None) != (self.std is None):
             came = f"mean={self.mean}, std={self.std}"
             raise InputError("Architecture.mean, std", came, "both of them or neither")
+        if self.attributing and self.discriminator:
+            expected = "False where attributing is True: one or the other"
+            raise InputError("Architecture.discriminator", True, expected)
         if self.standardize and self.mean is not None:
             expected = "False where mean and std are given: one normalization, not two"
             raise InputError("Architecture.standardize", True, expected)
@@ -229,9 +240,14 @@ class Architecture:
         InputError
             If the name is unknown or cannot be imported, the network does not take the options or
             the number of channels, the weights do not exist or do not fit, or the classifier shall
-            explain images whose shape is not given.
+            explain images, or its gradients be judged, whose shape is not given.
         """
         model = self._classifier(pretrained)
+        if self.discriminator:
+            if self.in_channels is None:
+                expected = "given, as the discriminator depends on it"
+                raise InputError("Architecture.in_channels", None, expected)
+            return WithDiscriminator(model, self.in_channels)
         if not self.attributing:
             return model
         if self.in_channels is None or self.size is None:

@@ -74,8 +74,9 @@ class Standardized(nn.Module):
     """A classifier of images in [0, 1] whose inside sees each image with mean 0 and deviation 1.
 
     Mean and standard deviation are those of the image itself, over all its pixels and channels;
-    the deviation is at least ``1 / sqrt(values)``, so a constant image becomes zeros. This is
-    TensorFlow's ``per_image_standardization``, with which CIFAR-10 is often trained.
+    the deviation is at least ``1 / sqrt(values)`` of a level of 255, so a constant image becomes
+    zeros. This is TensorFlow's ``per_image_standardization`` of images from 0 to 255, as published
+    code applies it (the CIFAR-10 challenge of Madry et al., Robust Attribution Regularization).
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ class Standardized(nn.Module):
         dims = (1, 2, 3)
         variance = images.var(dims, correction=0, keepdim=True)
         # The floor goes under the variance, not its root: the root of 0 has no gradient.
-        floor = 1 / images[0].numel()
+        floor = 1 / (255**2 * images[0].numel())
         return (images - images.mean(dims, keepdim=True)) / variance.clamp(min=floor).sqrt()
 
 

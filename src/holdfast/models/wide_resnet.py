@@ -133,8 +133,8 @@ def small_resnet(classes: int = 10, in_channels: int = 3, units: int = 5) -> nn.
     ----------
     Enhanced Regularizers for Attributional Robustness (AAAI 2021), "5 residual units with (16, 16,
     32, 64) filters each"; we read it as five a group. Robust Attribution Regularization (NeurIPS
-    2019) describes its network in the same words; the authors' public code has one unit a group,
-    and no batch-norm.
+    2019) describes its network in the same words; the network of the authors' public code is
+    `rar_resnet`.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Integer
@@ -11,12 +12,15 @@ from torch import Tensor, nn
 
 from holdfast.adversarial import PGD
 from holdfast.attributions import Rule, integrate, path_points
-from holdfast.contracts import Batch, check_positive, check_same_shape, checked
+from holdfast.contracts import Batch, InputError, check_positive, check_same_shape, checked
 from holdfast.models import classify, evaluating, statistics_kept
 from holdfast.objectives.attribution_regularization import attribution_size
 from holdfast.objectives.checks import classification_loss, classification_losses, images_and_labels
 
 __all__ = ["EnhancedRegularization", "attribution_change", "attribution_contrast"]
+
+Change = Literal["difference", "path", "path_less_base"]
+Opposed = Literal["signs", "product"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,22 @@ class EnhancedRegularization:
         Coefficient of the rival class's term in L_CACR; 0 leaves it out.
     base : bool
         Whether L_WACR weights a change of the same sign by the map before.
+    change : {"difference", "path", "path_less_base"}
+        What ∇A in L_WACR is. With A = IG(x₀, x) the map before and x₀ a black image, the paper has
+        it in three ways, which are not the same:
+
+        - ``"difference"``: ``IG(x₀, x′) − IG(x₀, x)``, equation 8's right side; the change of the
+          map, and the default.
+        - ``"path"``: ``IG(x, x′)``, equation 8's left side, the map along the way from the one
+          image to the other. Its sum over the pixels is that of the first, its pixels are not: it
+          is 0 wherever the image does not change.
+        - ``"path_less_base"``: ``IG(x, x′) − IG(x₀, x)``, line 16 of algorithm 1. It is −A, not 0,
+          where nothing is perturbed, so that it shrinks the map itself.
+    opposed : {"signs", "product"}
+        Which pixels are in P₁, where the change counts in full: those where the signs of A and ∇A
+        differ (the default), or those where ``A ⊙ ∇A`` is negative; the paper says both in one
+        sentence. They part where A is 0, as IG is wherever the image is black: by the signs a
+        change there counts in full, by the product it is in neither P₁ nor P₂ and counts nothing.
     steps : int
         Points on the path in the loss.
     attack_steps : int
@@ -76,6 +96,8 @@ class EnhancedRegularization:
     wacr: float = 1.0
     rival: float = 1.0
     base: bool = True
+    change: Change = "difference"
+    opposed: Opposed = "signs"
     steps: int = 50
     attack_steps: int = 10
     rule: Rule = "right"
@@ -116,21 +138,30 @@ class EnhancedRegularization:
         labels: Tensor,
         rivals: Tensor,
     ) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = {}
         if not (self.cacr or self.wacr):
-            return terms
+            return {}
         # One draw of points for all maps, so that their differences are not those of the draws.
         positions, weights = path_points(self.rule, self.steps, images)
+        black = torch.zeros_like(images)
 
-        def maps(x: Tensor, classes: Tensor) -> Tensor:
-            return _probability_maps(model, x, classes, positions, weights)
+        def maps(x: Tensor, classes: Tensor, start: Tensor = black) -> Tensor:
+            return _probability_maps(model, x, start, classes, positions, weights)
 
-        own = maps(perturbed, labels)
+        terms: dict[str, Tensor] = {}
+        if self.cacr or (self.wacr and self.change == "difference"):
+            own = maps(perturbed, labels)
         if self.cacr:
             other = maps(perturbed, rivals) if self.rival else torch.zeros_like(own)
             terms["cacr"] = attribution_contrast(own, other, rival=self.rival).mean()
         if self.wacr:
-            terms["wacr"] = attribution_change(maps(images, labels), own, base=self.base).mean()
+            before = maps(images, labels)
+            if self.change == "difference":
+                change = own - before
+            else:
+                change = maps(perturbed, labels, images.detach())
+                if self.change == "path_less_base":
+                    change = change - before
+            terms["wacr"] = _weighted(before, change, self.base, self.opposed).mean()
         return terms
 
 
@@ -169,7 +200,11 @@ def attribution_contrast(
 
 
 def attribution_change(
-    before: Float[Tensor, "n c h w"], after: Float[Tensor, "n c h w"], *, base: bool = True
+    before: Float[Tensor, "n c h w"],
+    after: Float[Tensor, "n c h w"],
+    *,
+    base: bool = True,
+    opposed: Opposed = "signs",
 ) -> Float[Tensor, " n"]:
     """L_WACR, low where maps change little; what turns against the map before counts in full.
 
@@ -181,7 +216,10 @@ def attribution_change(
     before, after : Tensor
         The true class's maps of the image and of the perturbed image, ``(N, C, H, W)``.
     base : bool
-        Whether to weight by A at all; without, it is ``|Δ|`` everywhere.
+        Whether to weight by A at all; without, it is ``|Δ|`` in both places.
+    opposed : {"signs", "product"}
+        Where the change counts in full: where the signs of A and Δ differ, or where ``A Δ`` is
+        negative. By the latter a change counts nothing where A is 0.
 
     Returns
     -------
@@ -191,7 +229,8 @@ def attribution_change(
     Notes
     -----
     The paper equates the difference of the two maps with the map along the way from one image to
-    the other (equation 8), which holds for their sums. This is the difference.
+    the other (equation 8), which holds for their sums. This is the difference; the field ``change``
+    of `EnhancedRegularization` has all that the paper calls by that name.
 
     References
     ----------
@@ -205,10 +244,18 @@ def attribution_change(
     tensor([0.4000])
     """
     check_same_shape(before, after, ("before", "after"))
-    change = after - before
+    return _weighted(before, after - before, base, opposed)
+
+
+def _weighted(before: Tensor, change: Tensor, base: bool, opposed: Opposed) -> Float[Tensor, " n"]:
+    """Sum up ``|Δ|`` where it turns against the map before, and ``|A Δ|`` where it goes along."""
     cost = change.abs()
     if base:
         cost = torch.where(before.sign() == change.sign(), before.abs() * cost, cost)
+    if opposed == "product":
+        cost = torch.where(before == 0, 0, cost)
+    elif opposed != "signs":
+        raise InputError("opposed", repr(opposed), "'signs' or 'product'")
     return cost.flatten(1).sum(1)
 
 
@@ -225,6 +272,7 @@ def _from_uniform(maps: Tensor) -> Float[Tensor, " n"]:
 def _probability_maps(
     model: nn.Module,
     images: Tensor,
+    start: Tensor,
     classes: Integer[Tensor, " n"],
     positions: Tensor,
     weights: Tensor,
@@ -232,7 +280,7 @@ def _probability_maps(
     return integrate(
         model,
         images,
-        torch.zeros_like(images),
+        start,
         classes,
         positions,
         weights,

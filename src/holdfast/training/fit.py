@@ -23,7 +23,7 @@ from holdfast.contracts import Batch, HoldfastError, Objective
 from holdfast.data import ImageDataset
 from holdfast.data.digests import digests_of
 from holdfast.files import is_first_rank, locked, whole
-from holdfast.models import classify, evaluating
+from holdfast.models import WithDiscriminator, classify, evaluating
 from holdfast.preprocessing import Preprocessing
 from holdfast.training.checkpoints import Batches, CheckpointFiles, Checkpoints
 from holdfast.training.interruption import Interruption
@@ -162,13 +162,19 @@ def train(
         begun = earlier(out, run.bound) if resume else None
         if begun is not None and begun.weights is not None:
             _say(f"{out} holds this training, and it has ended; nothing is left to do")
-            model.load_state_dict(begun.weights)
-            return model.eval()
+            classifier = _classifier(model)
+            classifier.load_state_dict(begun.weights)
+            return classifier.eval()
         if resume and begun is None:
             _say(f"{out} holds no checkpoint to go on from; training begins anew")
         with Interruption() as interruption:
             _fit(run, model, begun or Earlier(), interruption, progress)
-        return model.eval()
+        return _classifier(model).eval()
+
+
+def _classifier(model: nn.Module) -> nn.Module:
+    """Return what is kept of a model: a discriminator is of no use after training."""
+    return model.classifier if isinstance(model, WithDiscriminator) else model
 
 
 def _say(what: str) -> None:
@@ -194,9 +200,9 @@ class _Run:
 
     def keep(self, model: nn.Module, name: str) -> None:
         save(
-            model,
+            _classifier(model),
             self.out / name,
-            architecture=self.recipe.model,
+            architecture=replace(self.recipe.model, discriminator=False),
             classes=self.data.classes,
             recipe=self.settings,
             preprocessing=_preprocessing(self.recipe, self.data),

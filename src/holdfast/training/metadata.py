@@ -215,7 +215,7 @@ _ARCHITECTURE: dict[str, _Check] = {
     **dict.fromkeys(("classes", "in_channels", "size"), _or_none(_is_whole)),
     "mean": _or_none(_is_list_of(_is_number)),
     "std": _or_none(_is_list_of(_is_deviation)),
-    **dict.fromkeys(("standardize", "attributing"), _is_flag),
+    **dict.fromkeys(("standardize", "attributing", "discriminator"), _is_flag),
     "weights": _or_none(_is_text),
     "options": _are_settings,
     "config": _or_none(_are_settings),

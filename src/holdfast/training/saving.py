@@ -216,8 +216,9 @@ def _with_classes(architecture: Architecture, classes: Sequence[str]) -> Archite
 def _to_json(architecture: Architecture) -> str:
     try:
         fields = dataclasses.asdict(architecture)
-        if architecture.config is None:
-            del fields["config"]  # so that older versions of Holdfast read the file
+        for new in ("config", "discriminator"):
+            if not fields[new]:
+                del fields[new]  # so that older versions of Holdfast read the file
         return json.dumps(fields, ensure_ascii=False)
     except TypeError as error:
         expected = f"values that JSON can hold ({error})"
