@@ -103,7 +103,7 @@ def assign(
     Traceback (most recent call last):
         ...
     holdfast.contracts.HoldfastError: there is no model 'no/such/run'; expected a run's folder, \
-zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or a file of weights with \
+torchvision:NAME, timm:NAME, hf:NAME, zoo:NAME, package.module:function, or a file of weights with \
 its architecture
     """
     overrides = dict(overrides or {})

@@ -22,7 +22,7 @@ from holdfast.training.saving import is_saved, load_saved
 __all__ = ["NamedModel", "completed", "find", "is_random", "load"]
 
 _GRAMMAR = (
-    "a run's folder, zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or a "
+    "a run's folder, torchvision:NAME, timm:NAME, hf:NAME, zoo:NAME, package.module:function, or a "
     "file of weights with its architecture"
 )
 
