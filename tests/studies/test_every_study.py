@@ -18,6 +18,8 @@ def checks_of(study, row):
     """Name what a row's audit makes, as far as settings say it; None of a ready battery."""
     if study.battery or not row.recipe:
         return None
+    if study.roar:
+        return [f"roar/{name}" for name in (*study.roar["attributions"], "none", "random")]
     audit = {**recipe(row.recipe)["audit"], **study.audit, **row.audit}
     parts = (audit.get(part) or {} for part in ("attacks", "manipulations", "checks"))
     return ["clean", *(name for part in parts for name in part)]

@@ -5,6 +5,7 @@ import shutil
 import signal
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from holdfast import plain_yaml
@@ -50,25 +51,30 @@ def test_published_and_measured_stand_side_by_side(made):
 
 
 @pytest.mark.harness
-@pytest.mark.parametrize("seconds", [4.0, 5.0, 6.0, 7.0, 8.0])
-def test_a_study_that_was_killed_ends_as_if_it_had_not_been(seconds, settings, written, command):
-    settings["rows"]["natural"]["overrides"] |= {"trainer.max_epochs": 20}
+@pytest.mark.parametrize(
+    "sign", ["0/config.yaml", "0/checkpoints/last.ckpt", "2/audit/settings.yaml", "1/config.yaml"]
+)
+def test_a_study_that_was_killed_ends_as_if_it_had_not_been(sign, settings, written, command):
+    settings["rows"]["natural"]["overrides"] |= {"trainer.max_epochs": 30}
     file = written(settings)
-    arguments = ("reproduce", file, "--quiet", "--out")
+    arguments = ("reproduce", file, "--quiet", "--scale", "0.4", "--out")
     whole, killed = file.parent / "whole", file.parent / "killed"
     assert command(*arguments, whole).status == 0
-    first = command(*arguments, killed, signals=[(signal.SIGKILL, seconds)])
-    assert first.status in (-9, 0)
+    number, _, name = sign.partition("/")
+    cell = cells(Reproduction(read_study(file), killed, scale=0.4))[int(number)]
+    first = command(*arguments, killed, signals=[(signal.SIGKILL, cell.folder / name)])
+    assert first.status == -9, first
+    assert not (killed / "mine").exists()
     assert command(*arguments, killed).status == 0
     files = [path for path in whole.rglob("*") if path.is_file() and _is_result(path)]
-    assert len(files) > 5
+    assert len(files) == 8
     for path in files:
         again = killed / path.relative_to(whole)
         assert path.read_bytes() == again.read_bytes(), path
 
 
 def _is_result(path):
-    return path.suffix in (".parquet", ".md", ".tex", ".csv") or path.name.startswith("model")
+    return path.suffix in (".parquet", ".md", ".tex", ".csv") or path.name == "model.safetensors"
 
 
 def test_the_command_says_all_of_it_and_trains_and_audits_nothing_again(
@@ -136,3 +142,29 @@ def test_cells_do_not_depend_on_the_order_in_which_they_run(made, settings, writ
             run_cell(cell)
     other = write("mine.yaml", job)
     assert other.results.values == made.results.values
+
+
+@pytest.mark.harness
+def test_roar_is_a_study(settings, written, tmp_path):
+    few = settings["rows"]["natural"]["overrides"] | {"trainer.max_epochs": 1}
+    study = {
+        "title": "ROAR",
+        "source": "nowhere",
+        "roar": {"attributions": {"gradient": {"class_path": "Gradient"}}, "shares": [0.25, 0.5]},
+        "figure": {"kind": "curves", "over": "columns", "x": "pixels removed"},
+        "columns": {
+            "25 %": {"check": "roar/gradient", "measure": "0.25", "x": 25},
+            "50 %": {"check": "roar/gradient", "measure": "0.5", "x": 50},
+        },
+        "rows": {"natural": {"recipe": "digits/natural", "overrides": few, "published": [9, 8]}},
+    }
+    job = Reproduction(read_study(written(study)), tmp_path / "out")
+    made = reproduce("roar.yaml", job)
+    (cell,) = job.retrainings("natural")
+    table = pq.read_table(cell.folder / "roar.parquet").to_pandas()
+    (expected,) = table[(table.attribution == "gradient") & (table.share == 0.25)].accuracy
+    value = made.results.value("natural", "25 %")
+    assert value.mean == pytest.approx(100 * expected)
+    assert value.images == 100
+    assert value.low < value.mean < value.high
+    assert (made.folder / "index.html").read_text(encoding="utf-8").count("<figure") == 1

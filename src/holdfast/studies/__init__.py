@@ -4,7 +4,7 @@
 audits, `run_cell` does one of them, anywhere, and `reproduce` does it all.
 """
 
-from holdfast.studies.cells import Auditing, Cell, Training, run_cell, stages
+from holdfast.studies.cells import Auditing, Cell, Retraining, Training, run_cell, stages
 from holdfast.studies.measured import Results, Value, measured
 from holdfast.studies.orderings import Ordering, orderings
 from holdfast.studies.plan import Reproduction, cells
@@ -28,6 +28,7 @@ __all__ = [
     "Ordering",
     "Reproduction",
     "Results",
+    "Retraining",
     "Row",
     "Study",
     "Training",

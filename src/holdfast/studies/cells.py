@@ -1,4 +1,4 @@
-"""The cells of a study: trainings and audits, each in a folder of its own.
+"""The cells of a study: trainings, audits and ROAR, each in a folder of its own.
 
 A cell is plain data that can be sent to another process or machine. It writes whole files, goes on
 where it was stopped, and does nothing where it is done. What a cell needs of others it names in
@@ -12,12 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from holdfast import plain_yaml
 from holdfast.contracts import HoldfastError
+from holdfast.files import whole
 from holdfast.studies.scale import LEAST_EXPLAINED, LEAST_IMAGES, scaled, scaled_count
-from holdfast.training.recipe import Recipe, build
-from holdfast.training.run_folder import CHECKPOINTS, MODEL
+from holdfast.training.recipe import Recipe, build, read_recipe
+from holdfast.training.run_folder import CHECKPOINTS, CONFIG, MODEL
+from holdfast.training.saving import load_saved
+from holdfast.training.settings import from_a_run
 
-__all__ = ["Auditing", "Cell", "Training", "run_cell", "stages"]
+__all__ = ["IMAGES", "Auditing", "Cell", "Retraining", "Training", "run_cell", "stages"]
+
+IMAGES = "images.yaml"
+"""How many test images the accuracies of ROAR are of."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,35 @@ class Auditing:
     after: tuple[str, ...] = ()
 
 
-Cell = Training | Auditing
+@dataclass(frozen=True)
+class Retraining:
+    """Remove what a model's maps name, and retrain naturally on what is left (ROAR).
+
+    Attributes
+    ----------
+    name : str
+        Unlike that of any other cell.
+    folder : Path
+        Where ``roar.parquet`` grows.
+    subject : str
+        The folder of the run. What is retrained is as long as it was.
+    settings : dict
+        Of `holdfast.audit.ROAR`.
+    overrides : dict
+        Settings of the recipe at dotted keys, such as ``data.path``.
+    after : tuple of str
+        The names of cells that must be done before.
+    """
+
+    name: str
+    folder: Path
+    subject: str
+    settings: Mapping[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+
+
+Cell = Training | Auditing | Retraining
 
 
 def run_cell(cell: Cell, *, progress: bool = False) -> None:
@@ -93,6 +128,8 @@ def run_cell(cell: Cell, *, progress: bool = False) -> None:
     """
     if isinstance(cell, Training):
         _train(cell, progress)
+    elif isinstance(cell, Retraining):
+        _retrain(cell, progress)
     else:
         _audit(cell, progress)
 
@@ -134,6 +171,21 @@ def _train(cell: Training, progress: bool) -> None:
         recipe = scaled(recipe, cell.scale, len(recipe.data.load("train")))
     begun = (cell.folder / CHECKPOINTS).is_dir()
     train(recipe, cell.folder, resume=begun, progress=progress)
+
+
+def _retrain(cell: Retraining, progress: bool) -> None:
+    from holdfast.audit import ROAR
+    from holdfast.audit.retraining import natural_settings
+
+    settings = natural_settings(read_recipe(Path(cell.subject) / CONFIG, cell.overrides))
+    with from_a_run(trust_code=False):
+        recipe: Recipe = build(Recipe, {**settings, "audit": None}, at="")
+        method: ROAR = build(ROAR, cell.settings, "roar")
+        model = load_saved(cell.subject)
+    method(model, recipe, cell.folder, retrain=recipe, progress=progress)
+    with whole(cell.folder / IMAGES) as unfinished:
+        count = len(recipe.data.load("test"))
+        unfinished.write_text(plain_yaml.dump({"images": count}), encoding="utf-8")
 
 
 def _audit(cell: Auditing, progress: bool) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from holdfast import plain_yaml
 from holdfast.contracts import HoldfastError
+from holdfast.records import read_roar
 from holdfast.report import AuditedRun, read_run
 from holdfast.report.summary import mean_interval
+from holdfast.studies.cells import IMAGES
 from holdfast.studies.plan import Reproduction
 from holdfast.studies.study import Column
 
@@ -79,6 +83,8 @@ def measured(job: Reproduction) -> Results:
     HoldfastError
         If an audit is missing or damaged.
     """
+    if job.study.roar:
+        return Results(job, dict.fromkeys(job.study.shown, ()), _of_roar(job))
     runs = {
         row: tuple(read_run(cell.folder, name=row) for cell in job.audits(row))
         for row in job.study.shown
@@ -94,6 +100,34 @@ def measured(job: Reproduction) -> Results:
         known = ", ".join(next(iter(runs.values()))[0].checks)
         raise HoldfastError(f"no audit has what the columns ask for; there are checks {known}")
     return Results(job, runs, values)
+
+
+def _of_roar(job: Reproduction) -> dict[tuple[str, str], Value]:
+    values = {}
+    for row in job.study.shown:
+        found = [_accuracies(cell.folder) for cell in job.retrainings(row)]
+        for name, column in job.study.columns.items():
+            key = (column.check.removeprefix("roar/"), float(column.measure))
+            seeds = [_share(known[key], count) for known, count in found if key in known]
+            if seeds and len(seeds) == len(found):
+                values[row, name] = combined(seeds)
+    return values
+
+
+def _accuracies(folder: Path) -> tuple[dict[tuple[str, float], float], int]:
+    """Read the mean accuracy over repeats of each map and share, and the number of test images."""
+    table = read_roar(folder / "roar.parquet", "ROAR's results")
+    grouped = table.group_by(["attribution", "share"]).aggregate([("accuracy", "mean")])
+    known = {(r["attribution"], r["share"]): r["accuracy_mean"] for r in grouped.to_pylist()}
+    return known, int(plain_yaml.read_mapping(folder / IMAGES)["images"])
+
+
+def _share(accuracy: float, count: int) -> Value:
+    """Give an accuracy its interval over the test images, Wilson's."""
+    right = round(accuracy * count)
+    ends = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")
+    percent = 100 * accuracy
+    return Value(percent, 100 * float(ends.low), 100 * float(ends.high), None, (percent,), count)
 
 
 def values_of(run: AuditedRun, column: Column, of: str = "") -> Float[np.ndarray, "n ..."]:

@@ -58,7 +58,8 @@ def write_page(
         orderings=[(one, _verdict_text(one)) for one in listed],
         plots=plots(results),
         folders=[
-            (row, [str(run.path) for run in runs if run.path]) for row, runs in results.runs.items()
+            (row, [str(cell.folder) for cell in (*job.audits(row), *job.retrainings(row))])
+            for row in job.study.shown
         ],
         command=command,
         holdfast=holdfast.__version__,

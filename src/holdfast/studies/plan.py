@@ -12,7 +12,7 @@ from typing import Any
 
 from holdfast import plain_yaml
 from holdfast.contracts import HoldfastError, InputError, check_positive
-from holdfast.studies.cells import Auditing, Cell, Training, stages
+from holdfast.studies.cells import Auditing, Cell, Retraining, Training, stages
 from holdfast.studies.scale import LEAST_IMAGES, check_scale, scaled_count
 from holdfast.studies.study import Row, Study
 from holdfast.training.recipe import overlay, read_recipe
@@ -84,14 +84,23 @@ class Reproduction:
         return scaled_count(self.study.images, self.scale, LEAST_IMAGES)
 
     def audits(self, row: str) -> list[Auditing]:
-        """Return a row's audits, one a seed."""
+        """Return a row's audits, one a seed; none where ROAR is what the study does."""
+        if self.study.roar:
+            return []
         return [self._auditing(row, number) for number in range(self._count(row))]
+
+    def retrainings(self, row: str) -> list[Retraining]:
+        """Return what a row's ROAR is, one a seed; none where it is audited."""
+        if not self.study.roar:
+            return []
+        return [self._retraining(row, number) for number in range(self._count(row))]
 
     @property
     def needed(self) -> tuple[Training, ...]:
         """The trainings that the audits of all shown rows need, each once."""
         for row in self.study.shown:
             self.audits(row)
+            self.retrainings(row)
         return tuple({training.name: training for training in self._known.values()}.values())
 
     # --- trainings -------------------------------------------------------------------------------
@@ -188,7 +197,7 @@ class Reproduction:
         plain = {"battery": study.battery, "eps": study.eps, "data": self._path(about)}
         counts = {"scale": self.scale, "images": self.limit, "explained": self.explained}
         digest = _digest({**plain, **counts, "settings": told})
-        above, subject = self._place(row, model)
+        above, subject = self._place(row, model, "audits")
         return Auditing(
             f"audit {subject} {digest}",
             above / digest,
@@ -203,10 +212,22 @@ class Reproduction:
             tuple(dict.fromkeys(needed)),
         )
 
-    def _place(self, row: str, model: Training | str) -> tuple[Path, str]:
-        """Return the folder for a model's audits, and the model's name."""
+    def _retraining(self, row: str, number: int) -> Retraining:
+        model = self._model(row, number)
+        needed = (model.name,) if isinstance(model, Training) else ()
+        path = self._path(self.study.rows[row])
+        places = {} if path is None else {"data.path": path}
+        ours = {k: v for k, v in self.overrides.items() if k.startswith("data.")}
+        digest = _digest({"roar": self.study.roar, "settings": {**places, **ours}})
+        above, subject = self._place(row, model, "roar")
+        name = f"roar {subject} {digest}"
+        settings = {**places, **ours}
+        return Retraining(name, above / digest, subject, self.study.roar, settings, needed)
+
+    def _place(self, row: str, model: Training | str, what: str) -> tuple[Path, str]:
+        """Return the folder for what is found out about a model, and the model's name."""
         if isinstance(model, Training):
-            return model.folder / "audits", str(model.folder)
+            return model.folder / what, str(model.folder)
         place = f"{_slug(row)}-{_digest(str(Path(model).absolute()))}"
         return self.out / "given" / place, model
 
@@ -221,8 +242,10 @@ def cells(job: Reproduction) -> list[Cell]:
     >>> type(made[0]).__name__, type(made[-1]).__name__
     ('Training', 'Auditing')
     """
-    audits = {audit.name: audit for row in job.study.shown for audit in job.audits(row)}
-    found: list[Cell] = [*job.needed, *audits.values()]
+    measuring: dict[str, Cell] = {}
+    for row in job.study.shown:
+        measuring |= {cell.name: cell for cell in (*job.audits(row), *job.retrainings(row))}
+    found: list[Cell] = [*job.needed, *measuring.values()]
     return [cell for stage in stages(found) for cell in stage]
 
 
@@ -270,6 +293,8 @@ def _read(settings: Any) -> Any:
             return _read(plain_yaml.parse(settings, "setting"))
         except HoldfastError:
             return str(settings)
+    if isinstance(settings, float) and settings.is_integer():
+        return int(settings)  # 50 is 50.0
     return settings
 
 

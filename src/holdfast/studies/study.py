@@ -172,6 +172,9 @@ class Study:
         The ε of the battery.
     images : int, optional
         How many test images are audited at most; all by default.
+    roar : dict
+        Instead of an audit: settings of `ROAR`, whose columns have the check ``roar/MAP``, or
+        ``roar/none`` and ``roar/random``, and the share as their measure.
     figure : Figure, optional
         What is drawn.
     note : str
@@ -194,6 +197,7 @@ class Study:
     battery: str = ""
     eps: float | None = None
     images: int | None = None
+    roar: dict[str, Any] = field(default_factory=dict)
     figure: Figure | None = None
     note: str = ""
     needs: str = ""
@@ -213,6 +217,8 @@ class Study:
                 raise InputError(f"Study.columns.{name}.like", repr(column.like), "a column")
         if self.images is not None:
             check_positive(self, "images")
+        if self.roar and (self.audit or self.battery):
+            raise InputError("Study.roar", "settings", "none beside those of an audit")
         if self.eps is not None and not self.battery:
             raise InputError("Study.eps", self.eps, "None without a battery")
 
