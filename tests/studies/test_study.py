@@ -31,7 +31,7 @@ def test_a_local_data_set_is_not_said_to_be_needed(settings, written, monkeypatc
         ({"columns": {"a": {"check": "clean"}}}, "columns.a: Column needs measure"),
         (
             {"columns": {"a": {"check": "clean", "measure": "correct", "statistic": "mode"}}},
-            "columns.a.statistic in .*: expected 'mean' or 'median', got 'mode'",
+            "columns.a.statistic in .*: expected 'mean' or 'median' or 'corr",
         ),
         (
             {"rows": {"r": {"recipe": "digits/natural", "published": [1.0]}}},
@@ -46,7 +46,10 @@ def test_a_local_data_set_is_not_said_to_be_needed(settings, written, monkeypatc
         ({"eps": 0.1}, "eps in .*: expected None without a battery"),
         ({"images": 0}, "images in .*: expected a number above 0"),
         ({"figure": {"kind": "pie"}}, "figure.kind in .*: expected 'curves' or 'boxes'"),
-        ({"columns": {"a": {"check": "c", "measure": "m", "like": "b"}}}, "columns.a.like"),
+        (
+            {"columns": {n: {"check": "c", "measure": "m", "like": "b"} for n in "ac"}},
+            "columns.a.like",
+        ),
     ],
 )
 def test_a_setting_that_is_wrong_is_named(change, said, settings, written):
