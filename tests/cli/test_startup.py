@@ -25,6 +25,7 @@ SLOW = "torch torchvision lightning datasets pyarrow numpy pandas matplotlib sci
         ["explain", "run", "a.png", "--method=ig"],
         ["roar", "run", "--repeats=2"],
         ["report", "run", "--titel", "x"],
+        ["reproduce", "digits/methods", "--sedes", "2"],
         ["report"],
         ["report", "--help"],
         ["train", "--help"],

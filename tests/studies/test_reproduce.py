@@ -67,7 +67,7 @@ def test_a_study_that_was_killed_ends_as_if_it_had_not_been(sign, settings, writ
     assert not (killed / "mine").exists()
     assert command(*arguments, killed).status == 0
     files = [path for path in whole.rglob("*") if path.is_file() and _is_result(path)]
-    assert len(files) == 8
+    assert len(files) == 10
     for path in files:
         again = killed / path.relative_to(whole)
         assert path.read_bytes() == again.read_bytes(), path

@@ -94,7 +94,8 @@ def write(name: str, job: Reproduction, command: str = "") -> Written:
     results = measured(job)
     found = orderings(results)
     table = grid(results, found)
-    folder = job.out / re.sub(r"[^\w./-]+", ".", str(Path(name).with_suffix("")).lstrip("./"))
+    mine = Path(name).suffix in (".yaml", ".yml")  # wherever the file is
+    folder = job.out / re.sub(r"[^\w./-]+", ".", Path(name).stem if mine else name)
     for file, text in (("table.md", to_markdown(table)), ("table.tex", to_latex(table))):
         with whole(folder / file) as unfinished:
             unfinished.write_text(text + "\n", encoding="utf-8")
