@@ -58,8 +58,7 @@ def write_page(
         orderings=[(one, _verdict_text(one)) for one in listed],
         plots=plots(results),
         folders=[
-            (row, [str(cell.folder) for cell in (*job.audits(row), *job.retrainings(row))])
-            for row in job.study.shown
+            (row, [str(cell.folder) for cell in job.measuring(row)]) for row in job.study.shown
         ],
         command=command,
         holdfast=holdfast.__version__,

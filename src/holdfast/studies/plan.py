@@ -95,12 +95,15 @@ class Reproduction:
             return []
         return [self._retraining(row, number) for number in range(self._count(row))]
 
+    def measuring(self, row: str) -> list[Cell]:
+        """Return what is measured of a row, by audits or by ROAR."""
+        return [*self.audits(row), *self.retrainings(row)]
+
     @property
     def needed(self) -> tuple[Training, ...]:
         """The trainings that the audits of all shown rows need, each once."""
         for row in self.study.shown:
-            self.audits(row)
-            self.retrainings(row)
+            self.measuring(row)
         return tuple({training.name: training for training in self._known.values()}.values())
 
     # --- trainings -------------------------------------------------------------------------------
@@ -244,7 +247,7 @@ def cells(job: Reproduction) -> list[Cell]:
     """
     measuring: dict[str, Cell] = {}
     for row in job.study.shown:
-        measuring |= {cell.name: cell for cell in (*job.audits(row), *job.retrainings(row))}
+        measuring |= {cell.name: cell for cell in job.measuring(row)}
     found: list[Cell] = [*job.needed, *measuring.values()]
     return [cell for stage in stages(found) for cell in stage]
 
