@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import datasets
 import numpy as np
 from sklearn.datasets import load_digits
@@ -22,6 +24,12 @@ def digits() -> dict[str, datasets.Dataset]:
     >>> len(tables["train"]), len(tables["test"])
     (1297, 500)
     """
+    return dict(_encoded())
+
+
+@cache
+def _encoded() -> dict[str, datasets.Dataset]:
+    """Make both splits once: to encode the pictures takes longer than many a training on them."""
     pixels, labels = load_digits(return_X_y=True)
     greys = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     rows = train_test_split(np.arange(len(labels)), test_size=500, stratify=labels, random_state=0)
