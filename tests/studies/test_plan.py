@@ -138,6 +138,12 @@ def test_what_is_out_of_range_is_named(options, said, job):
         job(**options)
 
 
+def test_what_was_changed_is_said(job):
+    assert job().terms.startswith("Scale 1: trained as long")
+    changed = job(overrides={"seed": plain_yaml.Unread("5"), "audit.k": 3}, images=10).terms
+    assert changed == "Scale 1: at most 10 test images. Changed in all rows: seed 5, audit.k 3."
+
+
 def test_only_some_rows(job):
     study = selected(job().study, ["pgd"])
     assert len(cells(Reproduction(study, Path("out")))) == 2

@@ -72,15 +72,13 @@ def _show(job: Any, name: str, command: str, *, quiet: bool) -> None:
 
     from holdfast import studies
     from holdfast.studies.orderings import counted
-    from holdfast.studies.scale import rule
     from holdfast.studies.tables import to_latex, to_markdown
 
     datasets.disable_progress_bars()
     made = studies.reproduce(name, job, command=command, progress=not quiet)
     print(f"{job.study.title} ({job.study.source})")
-    print(rule(job.scale, job.limit, job.explained))
-    print(*filter(None, [job.study.note, ""]), sep="\n")
-    print(f"{to_markdown(made.table)}\n\n{to_latex(made.table)}\n")
+    print(*filter(None, [job.terms, job.study.note]), sep="\n")
+    print(f"\n{to_markdown(made.table)}\n\n{to_latex(made.table)}\n")
     told = counted(made.orderings)
     print(f"{told[0].upper()}{told[1:]}.")
     for one in made.orderings:

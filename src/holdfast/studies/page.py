@@ -14,7 +14,6 @@ from holdfast.report.drawing import inline_svg
 from holdfast.studies.figures import plots
 from holdfast.studies.measured import Results
 from holdfast.studies.orderings import Ordering, counted
-from holdfast.studies.scale import rule
 from holdfast.studies.tables import Grid
 
 __all__ = ["write_page"]
@@ -48,8 +47,8 @@ def write_page(
         title=job.study.title,
         source=job.study.source,
         note=job.study.note,
-        lead=f"{counted(orderings)[0].upper()}{counted(orderings)[1:]}.",
-        rule=rule(job.scale, job.limit, job.explained),
+        lead=_lead(table, orderings),
+        rule=job.terms,
         facts=[
             f"{len(job.study.shown)} rows",
             f"{len(first.each)} seed{'s' * (len(first.each) != 1)}",
@@ -66,6 +65,13 @@ def write_page(
     with whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="replace")
     return path
+
+
+def _lead(table: Grid, orderings: Sequence[Ordering]) -> str:
+    if not table.published:
+        return "The paper gives no numbers here; this is what was measured."
+    said = counted(orderings)
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _verdict_text(ordering: Ordering) -> str:

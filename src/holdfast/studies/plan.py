@@ -13,7 +13,7 @@ from typing import Any
 from holdfast import plain_yaml
 from holdfast.contracts import HoldfastError, InputError, check_positive
 from holdfast.studies.cells import Auditing, Cell, Retraining, Training, stages
-from holdfast.studies.scale import LEAST_IMAGES, check_scale, scaled_count
+from holdfast.studies.scale import LEAST_IMAGES, check_scale, rule, scaled_count
 from holdfast.studies.study import Row, Study
 from holdfast.training.recipe import overlay, read_recipe
 
@@ -82,6 +82,15 @@ class Reproduction:
         if self.images is not None or self.study.images is None:
             return self.images
         return scaled_count(self.study.images, self.scale, LEAST_IMAGES)
+
+    @property
+    def terms(self) -> str:
+        """Say at which scale the study is made, and what was changed for all rows."""
+        said = rule(self.scale, self.limit, self.explained)
+        if not self.overrides:
+            return said
+        changes = ", ".join(f"{key} {_flat(value)}" for key, value in self.overrides.items())
+        return f"{said} Changed in all rows: {changes}."
 
     def audits(self, row: str) -> list[Auditing]:
         """Return a row's audits, one a seed; none where ROAR is what the study does."""
@@ -299,6 +308,10 @@ def _read(settings: Any) -> Any:
     if isinstance(settings, float) and settings.is_integer():
         return int(settings)  # 50 is 50.0
     return settings
+
+
+def _flat(value: Any) -> str:
+    return str(value) if isinstance(value, str) else plain_yaml.dump(value).strip()
 
 
 def _slug(name: str) -> str:

@@ -54,6 +54,12 @@ class Grid:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
 
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """The headers of the columns, with that above them where it does not begin them."""
+        pairs = zip(self.groups, self.columns, strict=True)
+        return tuple(t if t.startswith(group) else f"{group}, {t}" for group, t in pairs)
+
 
 def grid(results: Results, orderings: Sequence[Ordering]) -> Grid:
     """Lay out a study's table.
@@ -105,8 +111,7 @@ def to_markdown(table: Grid) -> str:
     | ART | 92.90 | 90.1 |
     """
     head = ["Row"]
-    for group, title in zip(table.groups, table.columns, strict=True):
-        named = ", ".join(filter(None, (group, title)))
+    for named in table.headers:
         head += [f"{named}: published", "measured"] if table.published else [named]
     body = [[_row_name(line), *_flat(table, line)] for line in table.lines]
     rule = [":---"] + ["---:"] * (len(head) - 1)
@@ -152,7 +157,8 @@ def to_latex(table: Grid) -> str:
 
 
 def _row_name(line: Line) -> str:
-    return ": ".join(filter(None, (line.group, line.name)))
+    named = line.name.startswith(line.group)
+    return line.name if named else f"{line.group}: {line.name}"
 
 
 def _flat(table: Grid, line: Line) -> list[str]:
