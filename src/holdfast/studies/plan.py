@@ -89,7 +89,7 @@ class Reproduction:
         said = rule(self.scale, self.limit, self.explained)
         if not self.overrides:
             return said
-        changes = ", ".join(f"{key} {_flat(value)}" for key, value in self.overrides.items())
+        changes = ", ".join(f"{key} {value}" for key, value in self.overrides.items())
         return f"{said} Changed in all rows: {changes}."
 
     def audits(self, row: str) -> list[Auditing]:
@@ -308,10 +308,6 @@ def _read(settings: Any) -> Any:
     if isinstance(settings, float) and settings.is_integer():
         return int(settings)  # 50 is 50.0
     return settings
-
-
-def _flat(value: Any) -> str:
-    return str(value) if isinstance(value, str) else plain_yaml.dump(value).strip()
 
 
 def _slug(name: str) -> str:
