@@ -4,9 +4,16 @@ import torch
 from torch import nn
 
 from holdfast.attributions import Gradient, InputXGradient
-from holdfast.audit import Localization, WeaklySupervisedLocalization
+from holdfast.audit import ContourLocalization, Localization, WeaklySupervisedLocalization
 from holdfast.contracts import Batch, Check, HoldfastError, InputError
-from holdfast.metrics import box_iou, heatmap, mask_iou
+from holdfast.metrics import (
+    box_from_contour,
+    box_iou,
+    clipped_heatmap,
+    grey_mask,
+    heatmap,
+    mask_iou,
+)
 
 SIZE = 8
 
@@ -167,3 +174,43 @@ def test_default_thresholds_and_pictures(model, batch):
 def test_refuses_thresholds(thresholds, own_errors):
     with pytest.raises(InputError, match="WeaklySupervisedLocalization.thresholds"):
         WeaklySupervisedLocalization(thresholds=thresholds)
+
+
+def test_the_public_codes_boxes_are_of_the_predicted_class(model, batch):
+    """Two labels are wrong: only there do the classes differ."""
+    masks = (torch.rand(6, SIZE, SIZE) > 0.5).float()
+    marked = Batch(**batch, masks=masks)
+    predicted = ContourLocalization(thresholds=(0.3, 0.5))(model, marked)
+    labelled = ContourLocalization(thresholds=(0.3, 0.5), target="label")(model, marked)
+    assert predicted["top_1"].tolist() == [1, 1, 1, 1, 0, 0]
+    right = dict(batch, labels=model(batch["images"]).argmax(1))
+    x = batch["images"].clone().requires_grad_(True)
+    nn.functional.cross_entropy(model(x), right["labels"], reduction="sum").backward()
+    heat = clipped_heatmap(x.grad)
+    for threshold in (0.3, 0.5):
+        boxes = box_iou(box_from_contour(heat, threshold), batch["boxes"])
+        assert torch.allclose(predicted[f"box_iou/{threshold:.2f}"], boxes)
+        assert torch.allclose(labelled[f"box_iou/{threshold:.2f}"][:4], boxes[:4])
+        of_masks = mask_iou(grey_mask(heat, threshold), masks)
+        assert torch.allclose(predicted[f"mask_iou/{threshold:.2f}"], of_masks)
+    shown = ContourLocalization(thresholds=(0.3,)).pictures(model, batch)
+    assert torch.allclose(shown["heat_maps"], heat)
+    assert shown["estimated_boxes"].shape == (6, 1, 4)
+
+
+def test_the_border_of_the_mean_filter_is_a_setting(model, batch):
+    zero = WeaklySupervisedLocalization(thresholds=(0.6,), border="zero")
+    heat = heatmap(gradients(model, batch["images"], batch["labels"]), border="zero")
+    boxes = torch.tensor([hot_box(one, np.float32(0.6)) for one in heat.numpy()]).float()
+    expected = box_iou(boxes, batch["boxes"])
+    assert torch.allclose(zero(model, batch)["box_iou/0.60"], expected)
+    assert torch.allclose(zero.pictures(model, batch)["heat_maps"], heat)
+
+
+def test_refuses_other_settings(own_errors):
+    with pytest.raises(InputError, match="WeaklySupervisedLocalization.border"):
+        WeaklySupervisedLocalization(border="mirror")
+    with pytest.raises(InputError, match="ContourLocalization.target"):
+        ContourLocalization(target="rival")
+    with pytest.raises(InputError, match="ContourLocalization.thresholds"):
+        ContourLocalization(thresholds=(2.0,))

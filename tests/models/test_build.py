@@ -257,6 +257,7 @@ class TestNames:
         assert {
             "mnist_cnn",
             "small_resnet",
+            "resnet50_se",
             "vgg16_gap",
             "cifar_resnet18",
             "resnet18",

@@ -86,7 +86,8 @@ def small(teachers):
             _set_all(tree["objective"], key, 1)
         tree["model"] |= SMALLER.get(tree["model"]["name"], {})
         # What drops out the most active places of the features needs several of them.
-        size = {"cub200/adl": 64, "cub200/vgg_adl": 64}.get(name, 32 if data == "cub200" else 8)
+        drops = {"cub200/adl", "cub200/vgg_adl", "cub200/se_adl"}
+        size = 64 if name in drops else 32 if data == "cub200" else 8
         shape = {"classes": CLASSES[data], "in_channels": 1 if data in GREY else 3, "size": size}
         tree["model"] |= shape
         return build(Recipe, tree)
@@ -294,6 +295,7 @@ def test_optimizers(name, optimizer, decay):
         ("cub200/art", {"channels": "mean", "weight": 0.5, "beta": 50.0}),
         ("cub200/adl", {"drop_rate": 0.75, "threshold": 0.9}),
         ("cub200/vgg_adl", {"drop_rate": 0.75, "threshold": 0.8}),
+        ("cub200/se_adl", {"drop_rate": 0.75, "threshold": 0.9}),
         ("mnist/ig_sum_norm", {"form": "ig_sum_norm", "steps": 50, "weight": 0.1}),
         ("mnist/ig_norm", {"form": "ig_norm", "steps": 50, "weight": 1.0}),
         ("fashion_mnist/ig_norm", {"form": "ig_norm", "attack_steps": 10, "weight": 1.0}),
@@ -302,7 +304,7 @@ def test_optimizers(name, optimizer, decay):
         ("flower17/rar_ig_norm", {"form": "ig_norm", "weight": 0.1, "steps": 50}),
         ("cifar10/cure", {"weight": 4.0, "h": 3.0, "squared": True}),
         ("tiny_imagenet/sat", {"source": "boxes"}),
-        ("flower17/sat", {"source": "masks"}),
+        ("flower17/sat", {"source": "masks", "missing": "noise"}),
     ],
 )
 def test_objectives(name, expected):
@@ -373,7 +375,7 @@ def test_networks(name, full, untrained):
         "cifar100": "cifar_resnet10",
         "svhn": "wrn_40_2",
         "tiny_imagenet": "cifar_resnet10",
-        "cub200": "vgg16_gap" if row.startswith("vgg") else "resnet50",
+        "cub200": {"vgg": "vgg16_gap", "se": "resnet50_se"}.get(row.partition("_")[0], "resnet50"),
     }[data]
     if row.startswith("resnet18") or row in ("jacobian", "distillation", "alignment", "cure"):
         expected = "cifar_resnet18"

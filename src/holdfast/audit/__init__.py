@@ -7,7 +7,11 @@ from holdfast.audit.counterfactual_checks import BaselineSensitivity, ObjectRemo
 from holdfast.audit.devices import audit_on
 from holdfast.audit.faithfulness import Deletion, Insertion
 from holdfast.audit.fitness import Fitness, check_fitness
-from holdfast.audit.localization_checks import Localization, WeaklySupervisedLocalization
+from holdfast.audit.localization_checks import (
+    ContourLocalization,
+    Localization,
+    WeaklySupervisedLocalization,
+)
 from holdfast.audit.map_checks import Faithfulness, Likeness
 from holdfast.audit.removal import remove_pixels
 from holdfast.audit.roar import ROAR
@@ -20,6 +24,7 @@ __all__ = [
     "Audit",
     "BaselineSensitivity",
     "BoundaryAlignment",
+    "ContourLocalization",
     "Deletion",
     "Faithfulness",
     "Fitness",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -13,11 +15,14 @@ from holdfast.attributions import Gradient
 from holdfast.audit.measures import spread
 from holdfast.contracts import Attribution, Batch, HoldfastError, InputError, checked
 from holdfast.metrics import (
+    box_from_contour,
     box_from_map,
     box_iou,
     box_masks,
+    clipped_heatmap,
     concentration,
     energy_game,
+    grey_mask,
     heatmap,
     loc,
     mask_from_map,
@@ -25,8 +30,14 @@ from holdfast.metrics import (
     pointing_game,
     positive_percentage,
 )
+from holdfast.metrics.heatmap import Border
 
-__all__ = ["Localization", "WeaklySupervisedLocalization", "objects_of"]
+__all__ = [
+    "ContourLocalization",
+    "Localization",
+    "WeaklySupervisedLocalization",
+    "objects_of",
+]
 
 _GRID = tuple(step / 20 for step in range(1, 20))
 
@@ -87,9 +98,10 @@ class Localization:
 class WeaklySupervisedLocalization:
     """How well a box, and a mask, drawn from the map of the label meet the true ones.
 
-    Which threshold suits depends on model and map, so all are recorded: GT-known Loc at a threshold
-    is the share of images with ``box_iou`` of at least 0.5 there, Top-1 Loc the share where
-    ``top_1`` holds as well, Top-1 Seg the same with ``mask_iou``.
+    As the paper's text says; what its public code does is `ContourLocalization`. Which threshold
+    suits depends on model and map, so all are recorded: GT-known Loc at a threshold is the share of
+    images with ``box_iou`` of at least 0.5 there, Top-1 Loc the share where ``top_1`` holds as
+    well, Top-1 Seg the same with ``mask_iou``. Images without a box or a mask have no overlap.
 
     Parameters
     ----------
@@ -98,6 +110,8 @@ class WeaklySupervisedLocalization:
     thresholds : tuple of float
         Shares in [0, 1] of the largest heat; see `holdfast.metrics.heatmap`. Measures are named by
         their first two decimals, which have to differ.
+    border : {"inside", "zero"}
+        Of the mean filter; see `holdfast.metrics.heatmap`. The paper does not say.
 
     Raises
     ------
@@ -123,31 +137,26 @@ class WeaklySupervisedLocalization:
 
     attribution: Attribution = Gradient()
     thresholds: tuple[float, ...] = _GRID
+    border: Border = "inside"
 
     def __post_init__(self) -> None:
-        where = f"{type(self).__name__}.thresholds"
-        if not self.thresholds or not all(0 <= t <= 1 for t in self.thresholds):
-            raise InputError(where, self.thresholds, "numbers in [0, 1], at least one")
-        if len({f"{t:.2f}" for t in self.thresholds}) < len(self.thresholds):
-            raise InputError(where, self.thresholds, "numbers that differ in their two decimals")
+        _check_thresholds(self)
+        if self.border not in get_args(Border):
+            expected = "'inside' or 'zero'"
+            raise InputError("WeaklySupervisedLocalization.border", repr(self.border), expected)
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Float64[Tensor, " n"]]:
         """Return the overlaps at each threshold, and whether the prediction is right, ``(N,)``."""
         images, labels = batch["images"], batch["labels"]
         objects_of(batch)  # refuses data without any
         maps = self.attribution(model, images, labels)
-        measures = {"top_1": correct(model, images, labels).double()}
-        for threshold in self.thresholds:
-            if "boxes" in batch:
-                given = ~batch["boxes"].isnan().any(1)
-                overlap = box_iou(box_from_map(maps[given], threshold), batch["boxes"][given])
-                measures |= spread({f"box_iou/{threshold:.2f}": overlap}, given)
-        for threshold in self.thresholds:
-            if "masks" in batch:
-                given = ~batch["masks"].isnan().flatten(1).any(1)
-                overlap = mask_iou(mask_from_map(maps[given], threshold), batch["masks"][given])
-                measures |= spread({f"mask_iou/{threshold:.2f}": overlap}, given)
-        return measures
+        return _overlaps(
+            {"top_1": correct(model, images, labels).double()},
+            batch,
+            self.thresholds,
+            lambda given, threshold: box_from_map(maps[given], threshold, self.border),
+            lambda given, threshold: mask_from_map(maps[given], threshold, self.border),
+        )
 
     def pictures(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return what the gallery keeps: heat maps, thresholds, and a box for each of them.
@@ -159,11 +168,89 @@ class WeaklySupervisedLocalization:
             (N, T, 4)`` in pixels.
         """
         maps = self.attribution(model, batch["images"], batch["labels"])
-        return {
-            "heat_maps": heatmap(maps),
-            "thresholds": torch.tensor(self.thresholds),
-            "estimated_boxes": torch.stack([box_from_map(maps, t) for t in self.thresholds], 1),
-        }
+        boxes = [box_from_map(maps, t, self.border) for t in self.thresholds]
+        return _pictures(heatmap(maps, self.border), self.thresholds, boxes)
+
+
+@dataclass(frozen=True)
+@checked
+class ContourLocalization:
+    """How well boxes and masks meet the true ones, drawn as the public code of ECCV 2020 does.
+
+    The heat is `holdfast.metrics.clipped_heatmap`, the box that of the contour with the largest
+    area, see `holdfast.metrics.box_from_contour`; the paper's text has neither, see
+    `WeaklySupervisedLocalization`. Measures are the same.
+
+    Parameters
+    ----------
+    attribution : Attribution
+        What makes the maps; in the public code the gradient of the loss.
+    thresholds : tuple of float
+        Shares in [0, 1] of white; see `holdfast.metrics.grey_mask`. Measures are named by their
+        first two decimals, which have to differ.
+    target : {"prediction", "label"}
+        Of which class the maps are: that code says GT-known and takes the predicted class.
+    low, high, sigma : float
+        Percentiles and deviation of the blur; see `holdfast.metrics.clipped_heatmap`.
+
+    Raises
+    ------
+    InputError
+        If thresholds are outside [0, 1] or too close to each other, or ``target`` is another.
+    HoldfastError
+        When called, if the data has neither boxes nor masks.
+
+    References
+    ----------
+    Singh et al., Attributional Robustness Training using Input-Gradient Spatial Alignment (ECCV
+    2020), public code, directory ``WSOL_CUB``. That code also cuts the true box to whole pixels of
+    a frame that is off by up to one of them, and counts the last pixel twice in areas; this check
+    does not.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    >>> boxes = torch.tensor([[0.0, 0.0, 4.0, 8.0]])
+    >>> batch = Batch(images=torch.rand(1, 1, 8, 8), labels=torch.tensor([0]), boxes=boxes)
+    >>> list(ContourLocalization()(model, batch))
+    ['top_1', 'box_iou/0.20']
+    """
+
+    attribution: Attribution = Gradient(output="loss")
+    thresholds: tuple[float, ...] = (0.2,)
+    target: Literal["prediction", "label"] = "prediction"
+    low: float = 2.0
+    high: float = 98.0
+    sigma: float = 3.0
+
+    def __post_init__(self) -> None:
+        _check_thresholds(self)
+        if self.target not in ("prediction", "label"):
+            expected = "'prediction' or 'label'"
+            raise InputError("ContourLocalization.target", repr(self.target), expected)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Float64[Tensor, " n"]]:
+        """Return the overlaps at each threshold, and whether the prediction is right, ``(N,)``."""
+        objects_of(batch)  # refuses data without any
+        heat = self._heat(model, batch)
+        return _overlaps(
+            {"top_1": correct(model, batch["images"], batch["labels"]).double()},
+            batch,
+            self.thresholds,
+            lambda given, threshold: box_from_contour(heat[given], threshold),
+            lambda given, threshold: grey_mask(heat[given], threshold),
+        )
+
+    def pictures(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return what the gallery keeps, as `WeaklySupervisedLocalization` does."""
+        heat = self._heat(model, batch)
+        boxes = [box_from_contour(heat, threshold) for threshold in self.thresholds]
+        return _pictures(heat, self.thresholds, boxes)
+
+    def _heat(self, model: nn.Module, batch: Batch) -> Float[Tensor, "n h w"]:
+        targets = batch["labels"] if self.target == "label" else None
+        maps = self.attribution(model, batch["images"], targets)
+        return clipped_heatmap(maps, self.low, self.high, self.sigma)
 
 
 _METRICS = (loc, energy_game, positive_percentage, concentration, pointing_game)
@@ -189,3 +276,44 @@ def objects_of(batch: Batch) -> tuple[Bool[Tensor, "n h w"], Bool[Tensor, " n"]]
         objects = torch.where(given[:, None, None], masks > 0.5, objects)
         known = known | given
     return objects, known
+
+
+def _check_thresholds(check: WeaklySupervisedLocalization | ContourLocalization) -> None:
+    where, thresholds = f"{type(check).__name__}.thresholds", check.thresholds
+    if not thresholds or not all(0 <= t <= 1 for t in thresholds):
+        raise InputError(where, thresholds, "numbers in [0, 1], at least one")
+    if len({f"{t:.2f}" for t in thresholds}) < len(thresholds):
+        raise InputError(where, thresholds, "numbers that differ in their two decimals")
+
+
+def _overlaps(
+    measures: dict[str, Float64[Tensor, " n"]],
+    batch: Batch,
+    thresholds: tuple[float, ...],
+    box: Callable[[Tensor, float], Tensor],
+    mask: Callable[[Tensor, float], Tensor],
+) -> dict[str, Float64[Tensor, " n"]]:
+    """Add the overlap of boxes and masks at each threshold, for the images that have them."""
+    if "boxes" in batch:
+        true = batch["boxes"]
+        given = ~true.isnan().any(1)
+        for threshold in thresholds:
+            overlap = box_iou(box(given, threshold), true[given])
+            measures |= spread({f"box_iou/{threshold:.2f}": overlap}, given)
+    if "masks" in batch:
+        true = batch["masks"]
+        given = ~true.isnan().flatten(1).any(1)
+        for threshold in thresholds:
+            overlap = mask_iou(mask(given, threshold), true[given])
+            measures |= spread({f"mask_iou/{threshold:.2f}": overlap}, given)
+    return measures
+
+
+def _pictures(
+    heat: Float[Tensor, "n h w"], thresholds: tuple[float, ...], boxes: list[Tensor]
+) -> dict[str, Tensor]:
+    return {
+        "heat_maps": heat,
+        "thresholds": torch.tensor(thresholds),
+        "estimated_boxes": torch.stack(boxes, 1),
+    }

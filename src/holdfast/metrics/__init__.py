@@ -6,6 +6,7 @@ map with an object take the map itself, and the object's box or mask.
 """
 
 from holdfast.metrics.alignment import input_alignment, input_cosine, map_distance, mass_centre
+from holdfast.metrics.contours import box_from_contour, clipped_heatmap, grey_mask
 from holdfast.metrics.heatmap import best_threshold, heatmap
 from holdfast.metrics.localization import (
     concentration,
@@ -23,11 +24,14 @@ from holdfast.metrics.wsol import box_from_map, box_iou, gt_known_loc, top1_loc
 
 __all__ = [
     "best_threshold",
+    "box_from_contour",
     "box_from_map",
     "box_iou",
     "box_masks",
+    "clipped_heatmap",
     "concentration",
     "energy_game",
+    "grey_mask",
     "gt_known_loc",
     "heatmap",
     "input_alignment",

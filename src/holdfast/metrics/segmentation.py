@@ -6,14 +6,16 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from holdfast.contracts import InputError, check_same_shape
-from holdfast.metrics.heatmap import check_share, heatmap
+from holdfast.metrics.heatmap import Border, check_share, heatmap
 from holdfast.metrics.regions import Masks, as_masks
 from holdfast.metrics.wsol import check_correct
 
 __all__ = ["mask_from_map", "mask_iou", "top1_seg"]
 
 
-def mask_from_map(maps: Float[Tensor, "n c h w"], threshold: float = 0.2) -> Bool[Tensor, "n h w"]:
+def mask_from_map(
+    maps: Float[Tensor, "n c h w"], threshold: float = 0.2, border: Border = "inside"
+) -> Bool[Tensor, "n h w"]:
     """Take the hot pixels of each map for the object: those whose heat reaches the threshold.
 
     Parameters
@@ -22,6 +24,8 @@ def mask_from_map(maps: Float[Tensor, "n c h w"], threshold: float = 0.2) -> Boo
         Attribution maps ``(N, C, H, W)``.
     threshold : float
         A share in [0, 1] of the largest heat; see `heatmap`.
+    border : {"inside", "zero"}
+        Of the mean filter; see `heatmap`.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def mask_from_map(maps: Float[Tensor, "n c h w"], threshold: float = 0.2) -> Boo
     tensor([[[False, False, False,  True,  True]]])
     """
     check_share(threshold, "threshold")
-    heat = heatmap(maps)
+    heat = heatmap(maps, border)
     return (heat >= threshold) & (heat.amax((1, 2), keepdim=True) > 0)
 
 

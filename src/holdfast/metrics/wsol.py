@@ -9,13 +9,15 @@ from scipy import ndimage
 from torch import Tensor
 
 from holdfast.contracts import InputError, check_same_shape
-from holdfast.metrics.heatmap import check_share, heatmap
+from holdfast.metrics.heatmap import Border, check_share, heatmap
 from holdfast.metrics.regions import check_boxes
 
 __all__ = ["box_from_map", "box_iou", "check_correct", "gt_known_loc", "top1_loc"]
 
 
-def box_from_map(maps: Float[Tensor, "n c h w"], threshold: float = 0.2) -> Float[Tensor, "n 4"]:
+def box_from_map(
+    maps: Float[Tensor, "n c h w"], threshold: float = 0.2, border: Border = "inside"
+) -> Float[Tensor, "n 4"]:
     """Draw a box around the largest hot spot of each map.
 
     Of the pixels whose heat (`heatmap`) is at least the threshold, the box holds the largest
@@ -28,6 +30,8 @@ def box_from_map(maps: Float[Tensor, "n c h w"], threshold: float = 0.2) -> Floa
         Attribution maps ``(N, C, H, W)``; for localization gradients, as a rule.
     threshold : float
         A share in [0, 1] of the largest heat.
+    border : {"inside", "zero"}
+        Of the mean filter; see `heatmap`.
 
     Returns
     -------
@@ -48,7 +52,7 @@ def box_from_map(maps: Float[Tensor, "n c h w"], threshold: float = 0.2) -> Floa
     tensor([[3., 2., 7., 5.]])
     """
     check_share(threshold, "threshold")
-    heat = heatmap(maps)
+    heat = heatmap(maps, border)
     hot = (heat >= threshold) & (heat.amax((1, 2), keepdim=True) > 0)
     boxes = np.zeros((len(heat), 4), dtype=np.float32)
     for box, pixels in zip(boxes, hot.cpu().numpy(), strict=True):

@@ -17,6 +17,7 @@ from holdfast.models.mnist import mnist_cnn
 from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.rar_resnet import rar_resnet
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
+from holdfast.models.se_resnet import resnet50_se
 from holdfast.models.state import evaluating, statistics_kept
 from holdfast.models.surrogate import softplus
 from holdfast.models.twice import double_backward, no_second_derivative
@@ -51,6 +52,7 @@ __all__ = [
     "no_gradient",
     "no_second_derivative",
     "rar_resnet",
+    "resnet50_se",
     "small_resnet",
     "softplus",
     "statistics_kept",

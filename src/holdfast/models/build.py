@@ -30,6 +30,7 @@ from holdfast.models.names import Source, parse
 from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.rar_resnet import rar_resnet
 from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
+from holdfast.models.se_resnet import resnet50_se
 from holdfast.models.vgg import vgg16_gap
 from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
 
@@ -41,6 +42,7 @@ _OURS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "mnist_cnn": mnist_cnn,
     "rar_resnet": rar_resnet,
+    "resnet50_se": resnet50_se,
     "small_resnet": small_resnet,
     "vgg16_gap": vgg16_gap,
     "wide_resnet": wide_resnet,

@@ -34,12 +34,12 @@ def localization_sections(runs: Sequence[AuditedRun], table: Table) -> list[Sect
     ]
     caption = (
         "Mean with its 95% confidence interval, and median, over the images that a model gets "
-        "right. Con in its own unit, all others in percent."
+        "right and whose object is marked. Con in its own unit, all others in percent."
     )
     sheet = sheet_of("localization", caption, table, checks, columns)
     note = (
         "How much of each map lies on the object that the image shows: inside its mask where the "
-        "data has masks, else inside its box."
+        "data has masks, else inside its box. Images that have neither are left out."
     )
     plots = spread_plots(runs, checks, SPREAD)
     return [

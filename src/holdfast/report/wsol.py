@@ -105,9 +105,10 @@ def wsol_sections(runs: Sequence[AuditedRun], table: Table) -> list[Section]:
     if not lines:
         return []
     note = (
-        "Boxes drawn from the map of the true class. The threshold is the best one for each model "
-        "and attribution, chosen on these same images; figures on other images would be somewhat "
-        "lower."
+        "Boxes and masks drawn from maps, of the true class unless an audit's settings say "
+        "otherwise, on the images that have a box or a mask. The threshold is the best of those "
+        "measured for each model and attribution, chosen on these same images; figures on other "
+        "images would be somewhat lower."
     )
     curves = [curve for check in checks for curve in _curves(runs, check)]
     several = len(checks) > 1
