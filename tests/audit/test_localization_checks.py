@@ -214,3 +214,12 @@ def test_refuses_other_settings(own_errors):
         ContourLocalization(target="rival")
     with pytest.raises(InputError, match="ContourLocalization.thresholds"):
         ContourLocalization(thresholds=(2.0,))
+
+
+def test_large_objects_may_be_left_out(model, batch):
+    boxes = batch["boxes"].clone()
+    boxes[1] = torch.tensor([0.0, 0.0, 8.0, 7.0])  # of 64 pixels 56
+    measures = Localization(Gradient(), largest=0.8)(model, Batch(**{**batch, "boxes": boxes}))
+    assert measures["loc"].isnan().tolist() == [False, True, False, False, True, True]
+    with pytest.raises(InputError, match="Localization.largest"):
+        Localization(Gradient(), largest=1.5)

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
 
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.data import ImageData, ImageDataset, import_layout
+from holdfast.data import ImageData, ImageDataset, import_layout, layouts
 
 WriteImage = Callable[..., np.ndarray]
 
@@ -307,6 +308,40 @@ def test_a_class_of_test_signs_that_does_not_exist_is_named(gtsrb: Path, tmp_pat
         import_layout("gtsrb", gtsrb, tmp_path / "out")
 
 
+def test_a_tenth_of_the_tracks_is_held_out(
+    gtsrb: Path, tmp_path: Path, write_image: WriteImage
+) -> None:
+    """Of eleven tracks of two pictures the first and the last: a tenth, rounded up."""
+    folder = gtsrb / "Final_Training/Images/00042"
+    names = [f"{track:05d}_{picture:05d}.ppm" for track in range(11) for picture in range(2)]
+    for name in names:
+        write_image(f"GTSRB/Final_Training/Images/00042/{name}", (30, 29, 3), 1)
+    rows = "".join(f"{name};29;30;5;6;24;25;42\n" for name in names)
+    (folder / "GT-00042.csv").write_text(HEADER + rows)
+    imported = import_layout("gtsrb-tracks", gtsrb, tmp_path / "out")
+    assert imported.images == {"train": 18, "validation": 5, "test": 1}
+    held = pq.read_table(tmp_path / "out/validation.parquet")["image"].to_pylist()
+    expected = [names[n].replace(".ppm", ".png") for n in (0, 1, 20, 21)]
+    assert [image["path"] for image in held[1:]] == expected
+    (folder / "GT-00042.csv").write_text(f"{HEADER}plain.ppm;29;30;5;6;24;25;42\n")
+    with pytest.raises(HoldfastError, match=r"row 2: expected TRACK_PICTURE.ppm, got 'plain.ppm'"):
+        import_layout("gtsrb-tracks", gtsrb, tmp_path / "again")
+
+
+def test_the_held_out_tracks_make_the_papers_numbers() -> None:
+    """The pictures of each class in the official training set; one track lacks a picture."""
+    text = (
+        "210 2220 2250 1410 1980 1860 420 1440 1410 1470 2010 1320 2100 2160 780 630 420 1110 1200 "
+        "210 360 330 390 510 270 1500 600 240 540 270 450 780 240 689 420 1200 390 210 2070 300 "
+        "360 240 240"
+    )
+    pictures = [int(count) for count in text.split()]
+    assert sum(pictures) == 39_209
+    tracks = [-(-count // 30) for count in pictures]
+    held = sum(30 * len([t for t in range(n) if t % layouts._TRACKS == 0]) for n in tracks)
+    assert (39_209 - held, held) == (34_799, 4_410)
+
+
 @pytest.fixture
 def flowers(tmp_path: Path, write_image: WriteImage) -> Path:
     """Five flowers, one of them with a trimap."""
@@ -363,6 +398,30 @@ def test_broken_flowers_are_named(flowers: Path, tmp_path: Path) -> None:
     (flowers / "datasplits.mat").unlink()
     with pytest.raises(HoldfastError, match="datasplits.mat is missing"):
         import_layout("flower-17", flowers, tmp_path / "out")
+
+
+def test_the_papers_split_of_flowers(flowers: Path) -> None:
+    """72 and 8 of each class, drawn as the public code does with its seed."""
+    layout = layouts.LAYOUTS["flower-17-72-8"](flowers)
+    found = [find() for find in layout.images]
+    train, test = ([one for one in found if one.split == split] for split in ("train", "test"))
+    assert (len(train), len(test)) == (1224, 136)
+    assert np.bincount([one.label for one in train]).tolist() == [72] * 17
+    assert len({str(one.image) for one in found}) == 1360
+    # The public code once more: folders sorted as text, shuffled, the first 72 of each to train on.
+    files = [
+        (k, f"image_{80 * k + n:04d}.jpg")
+        for k in map(int, sorted(map(str, range(17))))
+        for n in range(1, 81)
+    ]
+    np.random.seed(4557077)
+    shuffled = [files[place] for place in np.random.permutation(1360)]
+    counts, expected = [0] * 17, []
+    for label, name in shuffled:
+        if counts[label] >= 72:
+            expected.append((label, name))
+        counts[label] += 1
+    assert [(one.label, one.image.name) for one in test] == expected  # type: ignore[union-attr]
 
 
 @pytest.fixture

@@ -54,9 +54,14 @@ class Localization:
     ----------
     attribution : Attribution
         What makes the maps.
+    largest : float
+        Objects that cover more than this share of the image are left out. The paper takes boxes of
+        less than 0.8 of the original image; by default all count.
 
     Raises
     ------
+    InputError
+        If ``largest`` is outside [0, 1].
     HoldfastError
         When called, if the data has neither boxes nor masks.
 
@@ -77,6 +82,11 @@ class Localization:
     """
 
     attribution: Attribution
+    largest: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.largest <= 1:
+            raise InputError("Localization.largest", self.largest, "a number in [0, 1]")
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Float64[Tensor, " n"]]:
         """Return Loc, EG, PP, Con and the pointing game of each image, ``(N,)``.
@@ -85,7 +95,8 @@ class Localization:
         """
         images, labels = batch["images"], batch["labels"]
         objects, known = objects_of(batch)
-        chosen = correct(model, images, labels) & known
+        small = objects.double().mean((1, 2)) <= self.largest
+        chosen = correct(model, images, labels) & known & small
         if not chosen.any():
             return {}
         maps = self.attribution(model, images[chosen], labels[chosen])

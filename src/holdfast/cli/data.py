@@ -28,9 +28,10 @@ def data(arguments: list[str]) -> None:
 def import_(arguments: list[str]) -> None:
     """Bring a published data set into Holdfast's format."""
     parser = make_parser("data import", import_)
-    parser.add_argument("layout", type=str, help="cub-200, tiny-imagenet, gtsrb, flower-17, …")
+    parser.add_argument("layout", type=str, help="cub-200, gtsrb, imagenette, …")
     parser.add_argument("source", type=str, help="The folder of the unpacked archives.")
     parser.add_argument("destination", type=str, help="The folder for the Parquet files.")
+    parser.add_argument("--boxes", type=str, help="For imagenette: ILSVRC's annotations (XML).")
     parser.add_argument("--skip-broken", action="store_true", help="Skip and count bad entries.")
     asked = split(parser, arguments)
     if asked is None:
@@ -41,7 +42,8 @@ def import_(arguments: list[str]) -> None:
 
     if options.layout not in LAYOUTS:
         raise HoldfastError(f"no layout {options.layout!r}; there are {', '.join(LAYOUTS)}")
-    print(import_layout(options.layout, options.source, options.destination, options.skip_broken))
+    source, destination = options.source, options.destination
+    print(import_layout(options.layout, source, destination, options.skip_broken, options.boxes))
 
 
 def show(arguments: list[str]) -> None:

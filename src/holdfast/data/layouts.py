@@ -5,6 +5,7 @@ Nothing is downloaded: what is read is the unpacked official archive.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from holdfast.contracts import HoldfastError, InputError
+from holdfast.data.imagenette import imagenette
 from holdfast.data.images import open_image
 from holdfast.data.importing import (
     BrokenError,
@@ -28,7 +30,11 @@ __all__ = ["LAYOUTS", "import_layout"]
 
 
 def import_layout(
-    name: str, src: str | Path, dst: str | Path, skip_broken: bool = False
+    name: str,
+    src: str | Path,
+    dst: str | Path,
+    skip_broken: bool = False,
+    boxes: str | Path | None = None,
 ) -> Imported:
     """Turn a data set in its official layout into Parquet that `ImageData` opens.
 
@@ -43,9 +49,18 @@ def import_layout(
           labels of its own test images are not public.
         - ``gtsrb``: German Traffic Sign Recognition Benchmark, with boxes.
           ``GT-final_test.csv`` may lie in any of its folders.
+        - ``gtsrb-tracks``: the same with a tenth of the tracks of each class, rounded up, as
+          "validation", which makes the papers' 34,799, 4,410 and 12,630 images. A track is thirty
+          pictures of one sign. Which tracks they took is not published; here every tenth.
         - ``flower-17``: Oxford 17 category flowers, with masks of those images that have one if
           ``trimaps/`` lies beside ``jpg/``. The first split of ``datasplits.mat``: "train",
           "validation" and "test".
+        - ``flower-17-72-8``: the same split as in the papers, 72 images of each class to train on
+          and 8 to test on, 1,224 and 136. Which ones is drawn as in the public code of Robust
+          Attribution Regularization, where the file system lists files in the order of their names.
+        - ``imagenette``: ImageNette in its folders ``train/`` and ``val/``, which becomes "test",
+          with the boxes of ILSVRC's annotations (XML) for those images that have one: the largest
+          of the class.
         - ``cifar-10-c``: CIFAR-10-C; ``dst/fog/3`` is then a data set with one split, "test", for
           corruption "fog" at severity 3.
 
@@ -55,6 +70,9 @@ def import_layout(
         The folder to write to: ``train.parquet``, ``test.parquet`` and so on.
     skip_broken : bool
         Leave out what is broken, and say so, rather than stop at it.
+    boxes : str or Path, optional
+        For ``imagenette`` alone: the folder of ILSVRC's annotations, which has ``train/WNID/*.xml``
+        and ``val/*.xml``. By default they are looked for in ``src``.
 
     Returns
     -------
@@ -64,7 +82,7 @@ def import_layout(
     Raises
     ------
     InputError
-        If there is no such layout or folder.
+        If there is no such layout or folder, or ``boxes`` are named for another layout.
     HoldfastError
         If a table is missing or lacks a column; or, unless ``skip_broken``, if an image cannot be
         read, a label is wrong, or a box reaches out of its image by more than a pixel. Names the
@@ -84,8 +102,16 @@ def import_layout(
     src, dst = _folder(src, "src"), _folder(dst, "dst")
     if not src.is_dir():
         raise InputError("src", repr(str(src)), "a folder that exists")
+    read = LAYOUTS[name]
+    if boxes is not None:
+        if name != "imagenette":
+            raise InputError("boxes", repr(str(boxes)), "none: this layout has its own")
+        boxes = _folder(boxes, "boxes")
+        if not boxes.is_dir():
+            raise InputError("boxes", repr(str(boxes)), "a folder that exists")
+        read = partial(imagenette, boxes=boxes)
     try:
-        layout = LAYOUTS[name](src)
+        layout = read(src)
         return write_layout(replace(layout, root=src), dst, skip_broken)
     except BrokenError as fault:  # in a table that no image may be skipped for
         raise HoldfastError(str(fault)) from fault
@@ -182,7 +208,11 @@ _TEST_TRUTH = "GT-final_test.csv"
 _GTSRB_COLUMNS = ("Filename", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId")
 
 
-def _gtsrb(src: Path) -> Layout:
+_TRACKS = 10
+"""One track in so many is held out."""
+
+
+def _gtsrb(src: Path, tracks: bool = False) -> Layout:
     root = _root(src, "Final_Training", "GTSRB")
     test = root / "Final_Test" / "Images"
     folders = sorted((root / "Final_Training" / "Images").glob("[0-9]*"))
@@ -195,6 +225,8 @@ def _gtsrb(src: Path) -> Layout:
         x0, y0, x1, y1, label = row.numbers(tuple(rest))
         if split == "train" and folder.name != f"{label:05.0f}":
             raise BrokenError(f"{row.place}: class {label:g} in folder {folder.name}")
+        if split == "train" and tracks and _track(name, row) % _TRACKS == 0:
+            split = "validation"
         return Found(split, row.place, folder / name, _whole(label, row), (x0, y0, x1, y1))
 
     def images() -> Iterator[Callable[[], Found]]:
@@ -205,6 +237,14 @@ def _gtsrb(src: Path) -> Layout:
             yield partial(find, row, "test", test)
 
     return Layout(tuple(str(number) for number in range(43)), images(), boxes=True)
+
+
+def _track(name: str, row: Row) -> int:
+    """Return the number of the track that an image is of: ``00003_00012.ppm`` is of track 3."""
+    track, _, picture = name.partition("_")
+    if not (track.isdecimal() and picture):
+        raise BrokenError(f"{row.place}: expected TRACK_PICTURE.ppm, got {name[:100]!r}")
+    return int(track)
 
 
 _FLOWERS = (
@@ -233,18 +273,6 @@ _FLOWER_IN_TRIMAP = (128, 0, 0)
 def _flower(src: Path) -> Layout:
     root = _root(src, "jpg", "17flowers")
     splits = matrices(src, _one_of(root / "datasplits.mat", root / "jpg" / "datasplits.mat"))
-    trimaps = root / "trimaps"
-
-    def find(number: int, split: str, place: str) -> Found:
-        total = _FLOWERS_A_CLASS * len(_FLOWERS)
-        if not 1 <= number <= total:
-            raise BrokenError(f"{place}: image {number} is none of 1 to {total}")
-        name = f"image_{number:04d}"
-        trimap = trimaps / f"{name}.png"
-        mask = _flower_mask(src, trimap) if trimap.is_file() else None
-        label = (number - 1) // _FLOWERS_A_CLASS
-        return Found(split, place, root / "jpg" / f"{name}.jpg", label, mask=mask)
-
     images = []
     for key, split in (("trn1", "train"), ("val1", "validation"), ("tst1", "test")):
         if key not in splits:
@@ -257,8 +285,40 @@ def _flower(src: Path) -> Layout:
             raise HoldfastError(f"{root / 'datasplits.mat'}: {key} holds more than whole numbers")
         for row, number in enumerate(entries.ravel().tolist(), 1):
             place = f"{root / 'datasplits.mat'}, {key}, entry {row}"
-            images.append(partial(find, int(number), split, place))
-    return Layout(_FLOWERS, images, masks=trimaps.is_dir())
+            images.append(partial(_found_flower, src, root, int(number), split, place))
+    return Layout(_FLOWERS, images, masks=(root / "trimaps").is_dir())
+
+
+_FLOWERS_TO_TRAIN_ON = 72
+_FLOWERS_SEED = 4557077
+"""Of the public code of Robust Attribution Regularization."""
+
+
+def _flower_72_8(src: Path) -> Layout:
+    root = _root(src, "jpg", "17flowers")
+    # Class folders 0, 1, 10, 11, … as text is sorted, and their images as they are numbered.
+    folders = sorted(range(len(_FLOWERS)), key=str)
+    listed = [_FLOWERS_A_CLASS * k + n for k in folders for n in range(1, _FLOWERS_A_CLASS + 1)]
+    seen: Counter[int] = Counter()
+    images = []
+    for place in np.random.RandomState(_FLOWERS_SEED).permutation(len(listed)).tolist():
+        number = listed[place]
+        label = (number - 1) // _FLOWERS_A_CLASS
+        seen[label] += 1
+        split = "train" if seen[label] <= _FLOWERS_TO_TRAIN_ON else "test"
+        images.append(partial(_found_flower, src, root, number, split, f"image {number}"))
+    return Layout(_FLOWERS, images, masks=(root / "trimaps").is_dir())
+
+
+def _found_flower(src: Path, root: Path, number: int, split: str, place: str) -> Found:
+    total = _FLOWERS_A_CLASS * len(_FLOWERS)
+    if not 1 <= number <= total:
+        raise BrokenError(f"{place}: image {number} is none of 1 to {total}")
+    name = f"image_{number:04d}"
+    trimap = root / "trimaps" / f"{name}.png"
+    mask = _flower_mask(src, trimap) if trimap.is_file() else None
+    label = (number - 1) // _FLOWERS_A_CLASS
+    return Found(split, place, root / "jpg" / f"{name}.jpg", label, mask=mask)
 
 
 def _flower_mask(src: Path, trimap: Path) -> np.ndarray:
@@ -319,7 +379,10 @@ LAYOUTS: dict[str, Callable[[Path], Layout]] = {
     "cub-200": _cub,
     "tiny-imagenet": _tiny_imagenet,
     "gtsrb": _gtsrb,
+    "gtsrb-tracks": partial(_gtsrb, tracks=True),
     "flower-17": _flower,
+    "flower-17-72-8": _flower_72_8,
+    "imagenette": imagenette,
     "cifar-10-c": _cifar_c,
 }
 """The layouts that `import_layout` reads, by name."""
