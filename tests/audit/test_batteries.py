@@ -12,6 +12,9 @@ from holdfast.models import Architecture
 from holdfast.training import load, save
 from holdfast.training.recipe import build, to_settings
 
+OF_OBJECTS = ("eccv2020/segmentation", "eccv2020/table2")
+"""They need boxes or masks, which digits do not have: see test_wsol_batteries.py."""
+
 
 @pytest.fixture(scope="module")
 def data():
@@ -45,7 +48,7 @@ def model(tmp_path_factory):
     return load(folder)
 
 
-@pytest.mark.parametrize("name", BATTERIES)
+@pytest.mark.parametrize("name", [n for n in BATTERIES if n not in OF_OBJECTS])
 def test_settings_of_every_battery_can_be_built_again(name, data, model):
     audit = BATTERIES[name](data, model=model)
     settings = to_settings(audit)["init_args"]

@@ -2,11 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from holdfast.audit import BATTERIES, Audit
 from holdfast.audit.wsol_batteries import eccv2020_segmentation, eccv2020_table2
 from holdfast.contracts import HoldfastError
 from holdfast.data.dataset import ImageDataset
 from holdfast.data.images import DecodedImages
 from holdfast.data.planes import DecodedPlanes
+from holdfast.training.recipe import build, to_settings
 
 SIZES = torch.tensor([[12, 9]]).repeat(5, 1)
 
@@ -50,6 +52,14 @@ def test_segmentation_measures_masks(model, tmp_path):
     records = eccv2020_segmentation(data)(model, data, tmp_path, progress=False)
     for check in ("integrated_gradients", "gradient"):
         assert values(records, f"wsol/{check}", "mask_iou/0.20") == 4
+
+
+@pytest.mark.parametrize("name", ["eccv2020/table2", "eccv2020/segmentation"])
+def test_settings_can_be_built_again(name):
+    masks = DecodedPlanes(torch.ones(5, 12, 9), SIZES)
+    audit = BATTERIES[name](marked(boxes=torch.ones(5, 4), masks=masks))
+    settings = to_settings(audit)["init_args"]
+    assert to_settings(build(Audit, settings))["init_args"] == settings
 
 
 @pytest.mark.parametrize(

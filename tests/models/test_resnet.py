@@ -5,9 +5,9 @@ import torch
 import torchvision
 from captum.attr import DeepLift, GuidedBackprop
 from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from holdfast.models import cifar_resnet10, cifar_resnet18, softplus, wide_resnet
+from holdfast.models import cifar_resnet10, cifar_resnet18, cifar_resnet50, softplus, wide_resnet
 
 
 def test_parameters_are_those_of_the_literature() -> None:
@@ -24,11 +24,17 @@ def test_ten_and_eighteen_layers() -> None:
         assert len(layers) == depth
 
 
-def test_tensors_are_named_and_used_as_torchvisions() -> None:
-    theirs = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
+@pytest.mark.parametrize(
+    ("ours", "block", "blocks"),
+    [(cifar_resnet18(), BasicBlock, [2, 2, 2, 2]), (cifar_resnet50(), Bottleneck, [3, 4, 6, 3])],
+    ids=["18", "50"],
+)
+def test_tensors_are_named_and_used_as_torchvisions(
+    ours: nn.Module, block: type[BasicBlock | Bottleneck], blocks: list[int]
+) -> None:
+    theirs = ResNet(block, blocks, num_classes=10)
     theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     theirs.maxpool = nn.Identity()
-    ours = cifar_resnet18()
     theirs.load_state_dict(ours.state_dict())
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))

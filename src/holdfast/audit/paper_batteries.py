@@ -15,6 +15,7 @@ from holdfast.adversarial.corruptions.corruption import CorruptionName
 from holdfast.attributions import IntegratedGradients
 from holdfast.audit.alignment_checks import ImageAlignment
 from holdfast.audit.battery import Audit
+from holdfast.audit.wsol_batteries import eccv2020_segmentation, eccv2020_table2
 from holdfast.contracts import Attack
 from holdfast.data import ImageDataset
 from holdfast.manipulation import Targeted
@@ -104,6 +105,8 @@ def eccv2020_section5(data: ImageDataset, *, model: nn.Module | None = None) -> 
 PAPER_BATTERIES: dict[str, Callable[..., Audit]] = {
     "eccv2020/figure6": eccv2020_figure6,
     "eccv2020/section5": eccv2020_section5,
+    "eccv2020/segmentation": eccv2020_segmentation,
+    "eccv2020/table2": eccv2020_table2,
     "eccv2020/table3": eccv2020_table3,
 }
 """Every one of them by its name."""

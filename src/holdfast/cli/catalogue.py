@@ -14,7 +14,7 @@ __all__ = ["catalogue", "entries"]
 
 
 def catalogue(arguments: list[str]) -> None:
-    """List what there is: recipes, studies, objectives, attributions, attacks, models and so on."""
+    """List what there is: recipes, studies, batteries, objectives, attacks, models and so on."""
     parser = make_parser("list", catalogue)
     parser.add_argument("kind", type=str, nargs="?", help="Only one of these.")
     asked = split(parser, arguments)
@@ -63,6 +63,10 @@ def entries() -> dict[str, dict[str, str]]:
     return {
         "recipes": {name: read_recipe(name).get("source", "") for name in recipe_names()},
         "studies": studies(),
+        "batteries": {
+            name: (make.__doc__ or "").partition("\n")[0].removeprefix("Return ")
+            for name, make in audit.BATTERIES.items()
+        },
         "objectives": methods(objectives),
         "attributions": dict(sorted(explained.items())),
         "attacks": methods(adversarial),

@@ -16,7 +16,7 @@ from holdfast.models.mlp import mlp
 from holdfast.models.mnist import mnist_cnn
 from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.rar_resnet import rar_resnet
-from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
+from holdfast.models.resnet import cifar_resnet10, cifar_resnet18, cifar_resnet50
 from holdfast.models.se_resnet import resnet50_se
 from holdfast.models.state import evaluating, statistics_kept
 from holdfast.models.surrogate import softplus
@@ -38,6 +38,7 @@ __all__ = [
     "at_anchor",
     "cifar_resnet10",
     "cifar_resnet18",
+    "cifar_resnet50",
     "classes_in",
     "classify",
     "differentiate",

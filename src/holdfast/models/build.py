@@ -29,7 +29,7 @@ from holdfast.models.mnist import mnist_cnn
 from holdfast.models.names import Source, parse
 from holdfast.models.normalized import Normalized, Standardized
 from holdfast.models.rar_resnet import rar_resnet
-from holdfast.models.resnet import cifar_resnet10, cifar_resnet18
+from holdfast.models.resnet import cifar_resnet10, cifar_resnet18, cifar_resnet50
 from holdfast.models.se_resnet import resnet50_se
 from holdfast.models.vgg import vgg16_gap
 from holdfast.models.wide_resnet import small_resnet, wide_resnet, wrn_28_10, wrn_40_2
@@ -39,6 +39,7 @@ __all__ = ["Architecture", "classes_in", "names"]
 _OURS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet10": cifar_resnet10,
     "cifar_resnet18": cifar_resnet18,
+    "cifar_resnet50": cifar_resnet50,
     "mlp": mlp,
     "mnist_cnn": mnist_cnn,
     "rar_resnet": rar_resnet,
@@ -57,7 +58,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()[:3]
-    ('cifar_resnet10', 'cifar_resnet18', 'mlp')
+    ('cifar_resnet10', 'cifar_resnet18', 'cifar_resnet50')
     >>> "resnet50" in names()
     True
     """

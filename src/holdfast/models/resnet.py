@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-__all__ = ["cifar_resnet10", "cifar_resnet18"]
+__all__ = ["cifar_resnet10", "cifar_resnet18", "cifar_resnet50"]
 
 
 def cifar_resnet10(classes: int = 10, in_channels: int = 3) -> nn.Module:
@@ -55,8 +55,23 @@ def cifar_resnet18(classes: int = 10, in_channels: int = 3) -> nn.Module:
     return _cifar_resnet([2, 2, 2, 2], classes, in_channels)
 
 
-def _cifar_resnet(blocks: list[int], classes: int, in_channels: int) -> nn.Module:
-    network = ResNet(_Block, blocks, num_classes=classes)
+def cifar_resnet50(classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """Build a ResNet-50 for small images: bottleneck blocks, 23.5 million parameters.
+
+    Like :func:`cifar_resnet18`, with the blocks of torchvision's ``resnet50``.
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in cifar_resnet50().parameters())
+    23520842
+    """
+    return _cifar_resnet([3, 4, 6, 3], classes, in_channels, _Bottleneck)
+
+
+def _cifar_resnet(
+    blocks: list[int], classes: int, in_channels: int, block: type[nn.Module] | None = None
+) -> nn.Module:
+    network = ResNet(block or _Block, blocks, num_classes=classes)
     network.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.relu = nn.ReLU()
@@ -79,3 +94,17 @@ class _Block(BasicBlock):  # type: ignore[misc] # torchvision has no types
         shortcut = x if self.downsample is None else self.downsample(x)
         inner = self.relu(self.bn1(self.conv1(x)))
         return self.relu_out(shortcut + self.bn2(self.conv2(inner)))
+
+
+class _Bottleneck(Bottleneck):  # type: ignore[misc] # torchvision has no types
+    """torchvision's block of three convolutions, likewise."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.relu, self.relu2, self.relu_out = nn.ReLU(), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        inner = self.relu(self.bn1(self.conv1(x)))
+        inner = self.relu2(self.bn2(self.conv2(inner)))
+        return self.relu_out(shortcut + self.bn3(self.conv3(inner)))
