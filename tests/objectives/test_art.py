@@ -165,6 +165,69 @@ def test_loss_is_the_sum_of_its_terms_on_the_perturbed_images(net, images):
     assert (x - images).abs().max() <= 0.1 + 1e-12
 
 
+def naive_rows(net, z, label, beta):
+    """The two gradients of one normalized image, through the surrogate, by autograd."""
+    logits = net.b(F.softplus(net.a(z.flatten()), beta=beta))
+    rival = max((i for i in range(4) if i != label), key=logits.tolist().__getitem__)
+    return [
+        torch.autograd.grad(logits[i], z, create_graph=True)[0].flatten() for i in (label, rival)
+    ]
+
+
+def apart(g, z):
+    return 1 - (g * z).sum() / (g.square().sum().sqrt() * z.square().sum().sqrt())
+
+
+def test_the_variant_of_the_public_code_equals_the_naive_computation(net, images):
+    """The attack sees the largest values only; the loss takes the harder of both gradients."""
+    model, top, beta = Normalized(net, 0.4, 0.3).double(), 5, 20.0
+    attack = PGD(eps=0.2, step_size=0.05, steps=2, seed=3)
+    x = attack.start(images)
+    kept = []
+    for image, label in zip(x, LABELS.tolist(), strict=True):
+        z = ((image - 0.4) / 0.3).requires_grad_(True)
+        (g,) = torch.autograd.grad(net(z[None])[0, label], z)
+        kept.append(sorted(range(18), key=lambda j, g=g: -abs(g.flatten()[j].item()))[:top])
+    for _ in range(2):
+        moved = []
+        for image, now, label, some in zip(images, x, LABELS.tolist(), kept, strict=True):
+            now = now.detach().requires_grad_(True)
+            z = (now - 0.4) / 0.3
+            own, other = naive_rows(net, z, label, beta)
+            few = z.flatten()[some]
+            value = (1 + (apart(own[some], few) - apart(other[some], few)).exp()).log()
+            (slope,) = torch.autograd.grad(value, now)
+            now = now.detach() + 0.05 * slope.sign()
+            moved.append(torch.maximum(torch.minimum(now, image + 0.2), image - 0.2).clamp(0, 1))
+        x = torch.stack(moved)
+    losses = []
+    for first, second, label in zip(images, x, LABELS.tolist(), strict=True):
+        pair = [((v - 0.4) / 0.3).requires_grad_(True) for v in (first, second)]
+        gradients = [naive_rows(net, z, label, beta) for z in pair]
+        for z in pair:
+            far = max((apart(own, z.flatten()) for own, _ in gradients), key=torch.Tensor.item)
+            near = min((apart(other, z.flatten()) for _, other in gradients), key=torch.Tensor.item)
+            losses.append((1 + (far - near).exp()).log())
+    expected = sum(losses) / 6
+    objective = ART(0.5, beta, attack, attack_top=top, aligned="both")
+    ours = objective(model, {"images": images, "labels": LABELS})
+    assert ours["alignment"].item() == pytest.approx(expected.item(), rel=1e-7)
+    cross_entropy = F.cross_entropy(model(x), LABELS)
+    assert ours["cross_entropy"].item() == pytest.approx(cross_entropy.item(), rel=1e-9)
+    weights = [net.a.weight, net.b.weight]
+    pairs = [torch.autograd.grad(v, weights) for v in (ours["alignment"], expected)]
+    for a, b in zip(*pairs, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+        assert b.abs().max() > 1e-4
+
+
+def test_all_values_are_as_good_as_no_choice(net, images):
+    batch = {"images": images, "labels": LABELS}
+    attack = PGD(eps=0.2, step_size=0.05, steps=2, seed=3)
+    paper, all_of_them = ART(attack=attack), ART(attack=attack, attack_top=18)
+    assert paper(net, batch)["loss"].item() == pytest.approx(all_of_them(net, batch)["loss"].item())
+
+
 @pytest.mark.parametrize("coefficient", [0.0, 1.0, 30.0])
 def test_attack_may_ascend_the_cross_entropy_too(net, images, coefficient):
     """ART + PGD: the gradient is that of both, the loss is as always."""
@@ -211,11 +274,18 @@ def test_a_step_trains_and_counts_batch_statistics_once(stateful_model):
         ({"weight": -1.0}, "ART.weight"),
         ({"beta": 0.0}, "ART.beta"),
         ({"attack_cross_entropy": -1.0}, "ART.attack_cross_entropy"),
+        ({"attack_top": 0}, "ART.attack_top"),
+        ({"aligned": "x"}, "ART.aligned: expected 'perturbed' or 'both'"),
     ],
 )
 def test_refuses_settings(settings, says, own_errors):
     with pytest.raises(InputError, match=says):
         ART(**settings)
+
+
+def test_refuses_more_values_than_an_image_has(net, images, own_errors):
+    with pytest.raises(InputError, match=r"ART.attack_top: expected at most 18"):
+        ART(attack_top=19)(net, {"images": images, "labels": LABELS})
 
 
 def test_refuses_unknown_choices(net, images, own_errors):

@@ -41,6 +41,7 @@ OBJECTIVES = [
     TRADES(attack=ATTACK),
     ART(attack=ATTACK),
     ART(attack=ATTACK, negative="argmin", attack_cross_entropy=1.0),
+    ART(attack=ATTACK, attack_top=20, aligned="both"),
     GradientStability(attack=ATTACK),
     InputAlignment(attack=ATTACK, distance="cosine"),
     InputAlignment(attack=ATTACK, distance="l2"),

@@ -84,7 +84,7 @@ def small(teachers):
         data = name.partition("/")[0]
         tree = read_recipe(name)
         _set_all(tree["objective"], "teacher", str(teachers / str(CLASSES[data])))
-        for key in ("steps", "attack_steps", "samples"):
+        for key in ("steps", "attack_steps", "samples", "attack_top"):
             _set_all(tree["objective"], key, 1)
         tree["model"] |= SMALLER.get(tree["model"]["name"], {})
         # What drops out the most active places of the features needs several of them.
@@ -198,6 +198,7 @@ PUBLISHED = {
     # Attributional Robustness Training, appendices A.3 and B.1
     "cifar10/art": (256, {"max_epochs": 100}, ("8/255", "1.5/255", 3)),
     "cifar10/pgd": (128, {"max_epochs": -1, "max_steps": 80000}, ("8/255", "2/255", 10)),
+    "cifar10/art_authors": (234, {"max_epochs": 101}, ("8/255", "5/255", 3)),
     "svhn/art": (256, {"max_epochs": 200}, ("8/255", "1.5/255", 3)),
     "svhn/pgd": (128, {"max_epochs": -1, "max_steps": 80000}, ("8/255", "2.5/255", 7)),
     "gtsrb/wrn_art": (128, {"max_epochs": 12, "max_steps": -1}, ("8/255", "1.5/255", 3)),
@@ -291,6 +292,8 @@ def test_optimizers(name, optimizer, decay):
         ("flower17/cacr_wacr_no_base", {"base": False, "cacr": 1.0, "wacr": 1.0}),
         ("flower17/cacr_wacr_no_rival", {"rival": 0.0, "base": True}),
         ("cifar10/art", {"weight": 0.5, "beta": 50.0, "channels": "each", "negative": "argmax"}),
+        ("cifar10/art", {"attack_top": None, "aligned": "perturbed"}),
+        ("cifar10/art_authors", {"attack_top": 1000, "aligned": "both", "weight": 0.5}),
         ("cifar10/art_argmin", {"negative": "argmin", "weight": 0.5}),
         ("cifar10/art_pgd", {"attack_cross_entropy": 1.0, "weight": 0.5}),
         ("cifar10/input_alignment_l2", {"distance": "l2", "weight": 0.5}),
@@ -323,6 +326,12 @@ def test_l2_attacks_of_the_supplement_step_along_the_sign(name):
     assert (attack.norm, attack.step) == ("l2", "sign")
     length = attack.step_size * 3072**0.5  # of a step, for 3 · 32 · 32 values
     assert length == pytest.approx(2.5 * attack.eps / attack.steps, rel=1e-3)
+
+
+def test_the_code_of_art_has_nesterov_momentum_and_other_augmentations():
+    recipe, paper = load_recipe("cifar10/art_authors"), load_recipe("cifar10/art")
+    assert recipe.optimizer == replace(paper.optimizer, nesterov=True)
+    assert (recipe.data.augmentation.rotation, recipe.data.augmentation.colour_jitter) == (2, 0.25)
 
 
 def test_jarn_begins_in_the_last_eighth():

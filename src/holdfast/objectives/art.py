@@ -68,12 +68,23 @@ class ART:
     attack_cross_entropy : float
         Coefficient of the cross-entropy in what x̃ ascends. With 1, x̃ ascends ``L_attr + ℓ``, which
         joins ART with adversarial training.
+    attack_top : int, optional
+        Compare only so many values of each image in what x̃ ascends: those where the gradient of
+        the true class, through the model as it is, was largest at the start. By default all.
+    aligned : {"perturbed", "both"}
+        Whose gradients ``L_attr`` aligns in the loss: those of x̃, as published; or those of x and
+        of x̃, where each of the two images is compared with the one of both gradients of the true
+        class that is farther from it, and the one of the other class that is nearer.
 
     Notes
     -----
     The published variants: table 5's other negative class is ``negative="argmin"``, its equations 2
     and 4 are `GradientStability` and `InputAlignment`; appendix C's perturbation is
     ``attack_cross_entropy=1.0``.
+
+    The authors' public code for CIFAR-10 differs from the paper: ``attack_top=1000``,
+    ``aligned="both"`` and steps of 5/255. It attacks in train mode, with gradients with respect to
+    the pixels.
 
     The inner attack runs the model in eval mode, the loss in the mode it is in. Batch-norm's
     running statistics follow the pass of the cross-entropy only: in evaluation the model runs with
@@ -100,42 +111,59 @@ class ART:
     channels: Channels = "each"
     negative: Negative = "argmax"
     attack_cross_entropy: float = 0.0
+    attack_top: int | None = None
+    aligned: Literal["perturbed", "both"] = "perturbed"
 
     def __post_init__(self) -> None:
         check_positive(self, "weight", "attack_cross_entropy", zero=True)
-        check_positive(self, "beta")
+        check_positive(self, "beta", *(() if self.attack_top is None else ("attack_top",)))
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``{"loss", "cross_entropy", "alignment"}``."""
         images, labels = images_and_labels(batch)
 
-        def alignment(x: Tensor) -> Tensor:
-            return alignment_loss(
-                model,
-                x,
-                labels,
-                beta=self.beta,
-                anchor=self.anchor,
-                channels=self.channels,
-                negative=self.negative,
-            )
-
-        def ascended(x: Tensor) -> Tensor:
-            if not self.attack_cross_entropy:
-                return alignment(x)
-            losses = classification_losses(classify(model, x), labels)
-            return alignment(x) + self.attack_cross_entropy * losses
+        def rows(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            settings = self.beta, self.anchor, self.channels, self.negative
+            return _rows(model, x, y, *settings)
 
         with evaluating(model):
-            perturbed = self.attack.maximize(ascended, images)
+            start = self.attack.start(images)
+            top = self._top(model, start, labels)
+
+            def ascended(x: Tensor) -> Tensor:
+                compared = rows(x, labels)
+                value = _triplet(*(row if top is None else row.gather(1, top) for row in compared))
+                if not self.attack_cross_entropy:
+                    return value
+                losses = classification_losses(classify(model, x), labels)
+                return value + self.attack_cross_entropy * losses
+
+            perturbed = self.attack.maximize(ascended, images, start)
         cross_entropy = classification_loss(classify(model, perturbed), labels)
         with statistics_kept(model):
-            aligned = alignment(perturbed).mean()
+            if self.aligned == "both":
+                both = rows(torch.cat([images, perturbed]), torch.cat([labels, labels]))
+                alignment = _hardest_triplet(*both).mean()
+            else:
+                alignment = _triplet(*rows(perturbed, labels)).mean()
         return {
-            "loss": cross_entropy + self.weight * aligned,
+            "loss": cross_entropy + self.weight * alignment,
             "cross_entropy": cross_entropy,
-            "alignment": aligned,
+            "alignment": alignment,
         }
+
+    def _top(self, model: nn.Module, start: Tensor, labels: Tensor) -> Tensor | None:
+        """Find the values of each image that the attack compares, ``(N, attack_top)``."""
+        if self.attack_top is None:
+            return None
+        with torch.enable_grad():
+            seen, inner = at_anchor(model, start.detach().requires_grad_(True), self.anchor)
+            own = select_output(classify(inner, seen), labels)
+            sizes = per_image(differentiate(own.sum(), seen), self.channels).abs()
+        if self.attack_top > sizes.shape[1]:
+            expected = f"at most {sizes.shape[1]}, the values of an image"
+            raise InputError("ART.attack_top", self.attack_top, expected)
+        return sizes.topk(self.attack_top, dim=1).indices
 
 
 def alignment_loss(
@@ -170,15 +198,41 @@ def alignment_loss(
     >>> bool(loss.isclose(torch.tensor(2.0).log()))
     True
     """
+    return _triplet(*_rows(model, images, labels, beta, anchor, channels, negative))
+
+
+def _rows(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    beta: float,
+    anchor: Anchor,
+    channels: Channels,
+    negative: Negative,
+) -> tuple[Float[Tensor, "n p"], Float[Tensor, "n p"], Float[Tensor, "n p"]]:
+    """Return the images and the gradients of the true and of the other class, a row each."""
     with torch.enable_grad():
         seen, logits = _ask(model, images, beta, anchor)
         positive = select_output(logits, labels)
         rival = _rival(logits, labels, negative)
         toward = differentiate(positive.sum(), seen, create_graph=True)
         away = differentiate(rival.sum(), seen, create_graph=True)
-    image = per_image(seen, channels)
-    apart = cosine_distance(per_image(away, channels), image)
-    return F.softplus(-(apart - cosine_distance(per_image(toward, channels), image)))
+    image, own, other = (per_image(x, channels) for x in (seen, toward, away))
+    return image, own, other
+
+
+def _triplet(image: Tensor, own: Tensor, other: Tensor) -> Float[Tensor, " n"]:
+    return F.softplus(-(cosine_distance(other, image) - cosine_distance(own, image)))
+
+
+def _hardest_triplet(image: Tensor, own: Tensor, other: Tensor) -> Float[Tensor, " n"]:
+    """Compare each image of two halves with the worse of its own gradients and its twin's."""
+    half = len(image) // 2
+    near, far = (
+        (cosine_distance(row, image), cosine_distance(row.roll(half, 0), image))
+        for row in (other, own)
+    )
+    return F.softplus(-(torch.minimum(*near) - torch.maximum(*far)))
 
 
 def class_gradient(
