@@ -93,7 +93,7 @@ class BoundaryPipeline:
     --------
     >>> model = nn.Flatten()  # the brighter of two pixels
     >>> image = torch.tensor([[[[0.7, 0.3]]]])
-    >>> search = BoundaryPipeline(attacks=("pgd", "cw"), step_size=None, cw_step_size=0.05)
+    >>> search = BoundaryPipeline(("pgd", "cw"), (0.3, 0.5), None, steps=20, cw_step_size=0.05)
     >>> boundary = search(model, image)
     >>> boundary.found, boundary.labels, bool(boundary.distances < 0.3)
     (tensor([True]), tensor([1]), True)

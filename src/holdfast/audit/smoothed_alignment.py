@@ -39,6 +39,12 @@ class SmoothedAlignment:
     InputError
         If there is no σ, one is not above 0, or two are the same.
 
+    Notes
+    -----
+    The published search goes on until nearly no copy keeps its class, and the more noise there is,
+    the farther that is from the image: so the distance may grow with σ where at the boundary of the
+    mean logits, with a `BoundarySearch`, it shrinks.
+
     References
     ----------
     Wang et al., Robust Models Are More Interpretable Because Attributions Look Normal (ICLR 2022),
