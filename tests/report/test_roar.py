@@ -160,6 +160,15 @@ class TestSeveralModels:
             roar_curves({})
 
 
+def test_all_points_are_seen(folder, tmp_path):
+    models = {"art": folder, "pgd": written(tmp_path / "pgd", PGD)}
+    for figure in (roar_curves(folder), roar_curves(models)):
+        for axes in figure.axes:
+            shares = np.concatenate([line.get_xdata() for line in axes.lines])
+            assert axes.get_xlim()[0] < shares.min()
+            assert axes.get_xlim()[1] > shares.max() == 80
+
+
 @pytest.mark.parametrize("read", [roar_curves, roar_table])
 def test_a_folder_without_results(read, tmp_path):
     with pytest.raises(InputError, match=r"a folder of ROAR's results, with roar\.parquet"):

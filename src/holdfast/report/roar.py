@@ -212,6 +212,7 @@ def _drawn(found: _Found, title: str) -> Figure:
     for name, accuracies in found.maps.items():
         colour, marker = (QUIET, None) if name == CHANCE else next(styles)
         _line(axes, {**found.kept, **accuracies}, name, colour, marker, dashed=name == CHANCE)
+    axes.set_xlim(left=-2)
     if found.maps:
         _plain(axes.legend(*axes.get_legend_handles_labels(), frameon=False, labelcolor=INK))
     return figure
@@ -236,6 +237,7 @@ def _compared(results: Mapping[str, _Found]) -> Figure:
         else:
             for model, control in controls.items():
                 _line(axes, control, f"{model}, {CHANCE}", styles[model][0], None, dashed=True)
+        axes.set_xlim(left=-2)  # when all lines are there: it stops the other end from growing
     lines = {str(line.get_label()): line for axes in panels for line in axes.lines}
     if lines:
         legend = figure.legend(
@@ -258,7 +260,6 @@ def _axes(figure: Figure, rows: int, columns: int, titles: Sequence[str]) -> lis
         axes.set_title(title, loc="left", fontsize=10, color=INK, parse_math=False)
         axes.set_xlabel("pixels removed, %", color=QUIET)
         axes.set_ylabel("accuracy after retraining, %", color=QUIET)
-        axes.set_xlim(left=-2)
         axes.set_ylim(0, 102)
         axes.tick_params(length=0, labelcolor=QUIET)
         axes.grid(axis="y", color=QUIET, alpha=0.25, linewidth=0.75)
