@@ -2,11 +2,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
+from holdfast.report import AuditedRun
 from holdfast.studies import Reproduction, read_study
-from holdfast.studies.measured import Results, Value, combined, value_of
+from holdfast.studies.measured import Results, Value, combined, value_of, values_of
 from holdfast.studies.orderings import counted, difference, orderings
 from holdfast.studies.study import Column
 
@@ -90,6 +92,45 @@ def test_images_that_all_agree_leave_an_interval():
     one = value_of(np.zeros(100), Column("clean", "correct"))
     assert one.low == 0
     assert 3 < one.high < 4
+
+
+@pytest.fixture
+def run():
+    rows = {
+        ("clean", "correct"): [1.0, 0.0, 1.0, 1.0, 1.0],
+        ("wsol", "box_iou"): [0.7, 0.9, 0.5, 0.4, 0.2],
+        ("alignment", "distance"): [1.0, 2.0, 5.0, 3.0, 8.0],
+    }
+    columns = [(i, *key, v) for key, values in rows.items() for i, v in enumerate(values)]
+    index, check, measure, value = zip(*columns, strict=True)
+    label = [0] * len(index)
+    names = ("index", "label", "check", "measure", "value")
+    values = (index, label, check, measure, value)
+    return AuditedRun("m", pa.table(dict(zip(names, values, strict=True))))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"at_least": 0.5}, 60.0),  # 0.7, 0.9 and 0.5
+        ({"at_least": 0.5, "right": True}, 40.0),  # of a wrong prediction 0.9 does not count
+        ({"right": True}, 36.0),
+        ({"statistic": "median"}, 50.0),
+    ],
+)
+def test_shares_and_what_counts_only_where_the_prediction_is_right(settings, expected, run):
+    column = Column("wsol", "box_iou", **settings)
+    assert value_of(values_of(run, column), column).mean == pytest.approx(expected)
+
+
+def test_a_correlation_is_pearsons(run):
+    column = Column("wsol", "box_iou", "correlation", unit="number", other="alignment:distance")
+    expected = np.corrcoef([0.7, 0.9, 0.5, 0.4, 0.2], [1, 2, 5, 3, 8])[0, 1]
+    value = value_of(values_of(run, column), column)
+    assert value.mean == pytest.approx(expected)
+    assert value.low < expected < value.high
+    turned = replace(column, other="-alignment:distance")
+    assert value_of(values_of(run, turned), turned).mean == pytest.approx(-expected)
 
 
 def test_seeds_are_averaged():

@@ -148,8 +148,10 @@ def values_of(run: AuditedRun, column: Column, of: str = "") -> Float[np.ndarray
         pairs = [(n, column.measure) for n in matching if len(run.values(n, column.measure))]
         return np.mean(run.aligned(*pairs), axis=0) if pairs else np.empty(0)
     if column.statistic == "correlation":
-        check, _, measure = column.other.replace("{of}", of).rpartition(":")
-        return np.stack(run.aligned(wanted, (check, measure)), axis=1)
+        other = column.other.replace("{of}", of)
+        check, _, measure = other.removeprefix("-").rpartition(":")
+        values, others = run.aligned(wanted, (check, measure))
+        return np.stack([values, -others if other.startswith("-") else others], axis=1)
     values = run.values(*wanted)
     if column.right:
         values, right = run.aligned(wanted, ("clean", "correct"))

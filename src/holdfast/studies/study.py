@@ -50,11 +50,11 @@ class Column:
     right : bool
         Whether what is measured counts only where the prediction is right, and is 0 elsewhere.
     other : str
-        For a correlation: ``CHECK:MEASURE``.
+        For a correlation: ``CHECK:MEASURE``, of its negative with ``-`` before it.
     unit : {"percent", "number"}
         Whether values are fractions that are published in percent.
-    better : {"higher", "lower", ""}
-        Which values are better, if any.
+    better : {"higher", "lower", "neither"}
+        Which values are better.
     digits : int
         Decimals of measured values.
     group : str
@@ -72,7 +72,7 @@ class Column:
     right: bool = False
     other: str = ""
     unit: Literal["percent", "number"] = "percent"
-    better: Literal["higher", "lower", ""] = "higher"
+    better: Literal["higher", "lower", "neither"] = "higher"
     digits: int = 2
     group: str = ""
     x: float | None = None

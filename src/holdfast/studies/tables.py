@@ -89,7 +89,7 @@ def grid(results: Results, orderings: Sequence[Ordering]) -> Grid:
             cells.append((printed, _measured(results.value(name, title), column) + sign))
         lines.append(Line(name, about.group, tuple(cells)))
     published = any(row.published is not None for row in study.shown.values())
-    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
+    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
     return Grid(
         tuple(f"{title}{arrows[column.better]}" for title, column in study.columns.items()),
         tuple(column.group for column in study.columns.values()),
