@@ -307,6 +307,16 @@ def make_whole_run(tmp_path: Path) -> Callable[..., AuditedRun]:
     return make
 
 
+@pytest.fixture(scope="module")
+def whole_runs(tmp_path_factory: pytest.TempPathFactory) -> list[AuditedRun]:
+    """Three runs with every kind of record, written once for the tests that only read them."""
+    folder, strengths = tmp_path_factory.mktemp("runs"), {"natural": 0.1, "pgd": 0.5, "art": 0.8}
+    return [
+        read_run(write_whole_run(folder / name, strength, seed=seed))
+        for seed, (name, strength) in enumerate(strengths.items())
+    ]
+
+
 @pytest.fixture
 def three_whole_runs(make_whole_run) -> list[AuditedRun]:
     strengths = {"natural": 0.1, "pgd": 0.5, "art": 0.8}

@@ -228,8 +228,19 @@ def test_classes_may_be_unknown(make_run, tmp_path):
     assert "4 " in page.words
 
 
-def test_a_whole_audit(three_whole_runs, tmp_path):
-    text, page = written(three_whole_runs, tmp_path)
+SCRIPT = "<script>alert('&\"')</script>"
+
+
+@pytest.fixture(scope="module")
+def whole_page(whole_runs, tmp_path_factory):
+    """A page of three runs, one of which, and all its classes, are called as a script is."""
+    first, *others = whole_runs
+    named = dataclasses.replace(first, name=SCRIPT, classes=(SCRIPT,) * 10)
+    return written([named, *others], tmp_path_factory.mktemp("page"))
+
+
+def test_a_whole_audit(whole_page):
+    text, page = whole_page
     headings = [
         "At a glance", "Attacks on predictions", "Attacks on explanations",
         "Can these figures be trusted?", "Localization", "Weakly supervised localization",
@@ -269,12 +280,11 @@ def test_boxes_stand_on_pictures(make_whole_run, tmp_path):
     assert ".boxed .estimated { stroke: #fff; stroke-width: 2px; stroke-dasharray" in text
 
 
-def test_names_of_a_whole_audit_are_escaped(make_whole_run, tmp_path):
-    name = "<script>alert('&\"')</script>"
-    run = dataclasses.replace(make_whole_run(), name=name, classes=(name,) * 10)
-    text, page = written([run, make_whole_run("b")], tmp_path)
+def test_names_of_a_whole_audit_are_escaped(whole_page):
+    text, page = whole_page
     assert "<script" not in text
     assert "script" not in {tag for tag, _ in page.elements}
+    assert SCRIPT in "".join(page.words)
 
 
 def test_an_audit_like_the_first_is_not_told_twice(four_runs, tmp_path):
