@@ -111,6 +111,7 @@ def test_a_run_and_a_battery(run):
 
 def test_a_users_model_from_end_to_end(here, capsys):
     words = ["--battery=quick", "--data=digits", "--data.limit=6", "--eps=0.1", "--quiet"]
+    words += ["--audit.explained=2", "--audit.attacks.pgd-20.steps=2"]
     assert main(["audit", "mine:make_model", *words]) == 0
     assert "Next: holdfast report runs/mine.make_model" in capsys.readouterr().out
     read = report.read_run("runs/mine.make_model")

@@ -229,7 +229,7 @@ def test_warns_when_threads_crowd(digits_model, tmp_path, monkeypatch):
 def test_models_within_the_audit_come_to_the_device_and_the_callers_stay():
     reference = nn.Linear(4, 2)
     audit = Audit(checks={"likeness/gradient": Likeness(Gradient(), reference, k=2)})
-    placed = devices._placed(audit, torch.device("meta"))  # the one other device everywhere
+    placed = devices.placed(audit, torch.device("meta"))  # the one other device everywhere
     assert placed.checks["likeness/gradient"].reference.weight.device.type == "meta"
     assert reference.weight.device.type == "cpu"
     assert placed.attacks == audit.attacks

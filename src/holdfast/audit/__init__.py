@@ -13,6 +13,7 @@ from holdfast.audit.localization_checks import (
     WeaklySupervisedLocalization,
 )
 from holdfast.audit.map_checks import Faithfulness, Likeness
+from holdfast.audit.ray_engine import audit_on_ray
 from holdfast.audit.removal import remove_pixels
 from holdfast.audit.roar import ROAR
 from holdfast.audit.smoothed_alignment import SmoothedAlignment
@@ -37,6 +38,7 @@ __all__ = [
     "Trustworthiness",
     "WeaklySupervisedLocalization",
     "audit_on",
+    "audit_on_ray",
     "check_fitness",
     "full",
     "quick",

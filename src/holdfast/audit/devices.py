@@ -109,9 +109,9 @@ def audit_on(
         return _as_one_of_many(audit, load_model, load_data, out, progress)
     _check(devices)
     given = {"audit": audit, "load_model": load_model, "load_data": load_data}
-    sent = [_pickled(*item) for item in given.items()] if devices > 1 else []
-    data, device = load_data(), _device(0)
-    running = Running(_placed(audit, device), load_model().to(device), data, out)
+    sent = [pickled(*item) for item in given.items()] if devices > 1 else []
+    data, device = load_data(), local_device(0)
+    running = Running(placed(audit, device), load_model().to(device), data, out)
     devices = min(devices, running.count)
     with locked(out):
         running.begin()
@@ -140,7 +140,8 @@ def _check(devices: int) -> None:
         )
 
 
-def _pickled(argument: str, value: object) -> bytes:
+def pickled(argument: str, value: object) -> bytes:
+    """Pickle what is sent to another process of ours."""
     # Plain pickle: PyTorch's own between processes would need shared memory for each tensor.
     try:
         return pickle.dumps(value)
@@ -149,11 +150,12 @@ def _pickled(argument: str, value: object) -> bytes:
         raise InputError(argument, value, expected) from error
 
 
-def _device(number: int) -> torch.device:
+def local_device(number: int) -> torch.device:
+    """Return the GPU of this number, or the processor where there is none."""
     return torch.device("cuda", number) if torch.cuda.device_count() else torch.device("cpu")
 
 
-def _placed(audit: Audit, device: torch.device) -> Audit:
+def placed(audit: Audit, device: torch.device) -> Audit:
     """Bring the models in the audit's own parts, such as a reference, to the device."""
     if device.type == "cpu":
         return audit
@@ -215,9 +217,9 @@ def _work(
     datasets.disable_progress_bars()  # one bar at a time is enough
     try:
         audit, load_model, load_data = map(pickle.loads, sent)
-        device = _device(rank)
+        device = local_device(rank)
         model = load_model().to(device)
-        running = Running(_placed(audit, device), model, load_data(), out, digests)
+        running = Running(placed(audit, device), model, load_data(), out, digests)
         running.claim()
         running.share(rank, world)
     except HoldfastError as error:
@@ -257,8 +259,8 @@ def _as_one_of_many(
     progress: bool,
 ) -> pa.Table:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = _device(int(os.environ.get("LOCAL_RANK", rank)))
-    running = Running(_placed(audit, device), load_model().to(device), load_data(), out)
+    device = local_device(int(os.environ.get("LOCAL_RANK", rank)))
+    running = Running(placed(audit, device), load_model().to(device), load_data(), out)
     ours = not distributed.is_initialized()
     if ours:
         distributed.init_process_group("gloo")

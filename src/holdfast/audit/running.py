@@ -124,6 +124,24 @@ class Running:
                 tables.append(table)
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
+    def missing(self) -> list[int]:
+        """Return the numbers of the shards that are not there, or not whole."""
+        return [number for number in range(self.count) if self._read(number) is None]
+
+    def take(self, number: int, files: Mapping[str, bytes]) -> None:
+        """Write what another process has found of a shard: candidates before the part.
+
+        Raises
+        ------
+        HoldfastError
+            If it is not whole, or not of this audit.
+        """
+        for name, content in sorted(files.items()):
+            with whole(self.out / name) as unfinished:
+                unfinished.write_bytes(content)
+        if self._read(number) is None:
+            raise HoldfastError(f"shard {number} of {self.out} did not come back whole")
+
     def finish(self, shown: bool = False) -> pa.Table:
         """Write the gallery, and return all records.
 
