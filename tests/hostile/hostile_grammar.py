@@ -179,6 +179,7 @@ OWN = {
     "audit": [
         *("--architecture", "--trust-code", "--battery", "--eps", "--data", "--source"),
         *("--reference", "--out", "--devices", "--quiet"),
+        *("--engine", "--address", "--gpus"),
     ],
     "roar": ["--architecture", "--trust-code", "--retrain", "--methods", "--out", "--quiet"],
     "report": ["--out", "--title", "--tables"],

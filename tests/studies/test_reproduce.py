@@ -3,14 +3,16 @@
 import re
 import shutil
 import signal
+from importlib import import_module
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from holdfast import plain_yaml
+from holdfast.errors import HoldfastError
 from holdfast.report import read_run
-from holdfast.studies import Reproduction, cells, read_study, reproduce
+from holdfast.studies import Reproduction, cells, read_study, reproduce, run_cell, stages
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +172,19 @@ def test_roar_is_a_study(settings, written, tmp_path):
     assert value.images == 100
     assert value.low < value.mean < value.high
     assert (made.folder / "index.html").read_text(encoding="utf-8").count("<figure") == 1
+
+
+def test_ray_gets_the_cells_stage_by_stage(tmp_path, monkeypatch):
+    given = []
+
+    def share_out(work, items, what, **ray):
+        given.append((work, list(items), ray))
+        return iter(())  # nothing is done
+
+    monkeypatch.setattr(import_module("holdfast.studies.reproduce"), "share_out", share_out)
+    job = Reproduction(read_study("digits/methods"), tmp_path, seeds=2)
+    with pytest.raises(HoldfastError):  # there is nothing to make a table of
+        reproduce("digits/methods", job, ray={"address": "first:6379", "gpus": None})
+    where = {"address": "first:6379", "gpus": None}
+    assert given == [(run_cell, stage, where) for stage in stages(cells(job))]
+    assert len(given) > 1

@@ -13,7 +13,8 @@ from holdfast.audit.localization_checks import (
     WeaklySupervisedLocalization,
 )
 from holdfast.audit.map_checks import Faithfulness, Likeness
-from holdfast.audit.ray_engine import audit_on_ray
+from holdfast.audit.ray_audit import audit_on_ray
+from holdfast.audit.ray_engine import share_out
 from holdfast.audit.removal import remove_pixels
 from holdfast.audit.roar import ROAR
 from holdfast.audit.smoothed_alignment import SmoothedAlignment
@@ -43,5 +44,6 @@ __all__ = [
     "full",
     "quick",
     "remove_pixels",
+    "share_out",
     "standard",
 ]

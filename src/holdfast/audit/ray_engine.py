@@ -7,107 +7,26 @@ import os
 import pickle
 import platform
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import datasets
-import pyarrow as pa
 import torch
-from torch import nn
 
 import holdfast
-from holdfast.audit.battery import Audit
-from holdfast.audit.devices import local_device, pickled, placed
-from holdfast.audit.running import Running
+from holdfast.audit.devices import pickled
 from holdfast.contracts import HoldfastError, InputError
-from holdfast.data import ImageDataset
-from holdfast.data.digests import digests_of
-from holdfast.files import locked
 
-__all__ = ["audit_on_ray", "share_out"]
+__all__ = ["check_asked", "import_ray", "share_out"]
 
 Item = TypeVar("Item")
 
 _PATIENCE = 10.0
 """Seconds without news after which it is asked whether any machine is left."""
-
-
-def audit_on_ray(
-    audit: Audit,
-    load_model: Callable[[], nn.Module],
-    load_data: Callable[[], ImageDataset],
-    out: str | Path,
-    *,
-    address: str | None = None,
-    gpus: float | None = None,
-    retries: int = 3,
-    progress: bool = True,
-) -> pa.Table:
-    """Run an audit with Ray: a shard is a task, and whoever is free takes the next one.
-
-    The records are those of a single process. Every machine loads model and data itself, and so has
-    to find them at the same place, or on the hub; what it finds comes back through Ray, and this
-    process alone writes into the folder. A shard whose machine is lost is begun anew on another.
-
-    Parameters
-    ----------
-    audit, load_model, load_data, out, progress
-        As for `holdfast.audit.audit_on`.
-    address : str, optional
-        The cluster, as ``first:6379`` or ``auto``; by default ``RAY_ADDRESS`` of the environment,
-        or else this machine alone, where Ray is started and ended.
-    gpus : float, optional
-        How many GPUs a task takes, perhaps a fraction. By default 1 where the cluster has any.
-        Without GPUs it takes as many processors as this process has threads.
-    retries : int
-        How often a shard is begun anew when its process or machine is lost.
-
-    Returns
-    -------
-    pyarrow.Table
-        All records.
-
-    Raises
-    ------
-    InputError
-        If something cannot be sent to another process, or a number is negative.
-    HoldfastError
-        If Ray is not installed, its cluster not there or without a machine that can take a task,
-        or a task fails. What is done stays, and the same call goes on from there.
-
-    Examples
-    --------
-    >>> from functools import partial
-    >>> from holdfast.data import ImageData
-    >>> from holdfast.training import load
-    >>> model, data = partial(load, "runs/art"), partial(ImageData("digits").load, "test")
-    >>> audit_on_ray(Audit(), model, data, "runs/art/audit", gpus=-1.0)
-    Traceback (most recent call last):
-        ...
-    holdfast.errors.InputError: gpus: expected at least 0, got -1.0
-    """
-    _check(gpus, retries)
-    _imported(address)
-    out = Path(out)
-    given = {"audit": audit, "load_model": load_model, "load_data": load_data}
-    sent = tuple(pickled(*item) for item in given.items())
-    device = local_device(0)
-    running = Running(placed(audit, device), load_model().to(device), load_data(), out)
-    with locked(out):
-        running.begin()
-        missing = running.missing()
-        with running.shown(progress):
-            work = _Shards(sent, (out / "settings.yaml").read_bytes())
-            for number, files in share_out(
-                work, missing, "shard", address=address, gpus=gpus, retries=retries
-            ):
-                running.take(number, files)
-        return running.finish(progress)
 
 
 def share_out(
@@ -129,16 +48,32 @@ def share_out(
         What can be sent there, as ``work`` can.
     what : str
         What an item is called where one fails.
-    address, gpus, retries
-        As for `audit_on_ray`.
+    address : str, optional
+        The cluster, as ``first:6379`` or ``auto``; by default ``RAY_ADDRESS`` of the environment,
+        or else this machine alone, where Ray is started and ended.
+    gpus : float, optional
+        How many GPUs an item takes, perhaps a fraction. By default 1 where the cluster has any.
+        Without GPUs it takes as many processors as this process has threads.
+    retries : int
+        How often an item is begun anew when its process or machine is lost.
 
     Raises
     ------
-    InputError, HoldfastError
-        As `audit_on_ray` does. An error of Holdfast's own that ``work`` raises is raised here.
+    InputError
+        If something cannot be sent to another process, or a number is negative.
+    HoldfastError
+        If Ray is not installed, its cluster not there or without a machine that can take an item,
+        or one fails. An error of Holdfast's own that ``work`` raises is raised here.
+
+    Examples
+    --------
+    >>> list(share_out(abs, [-1], gpus=-0.5))
+    Traceback (most recent call last):
+        ...
+    holdfast.errors.InputError: gpus: expected at least 0, got -0.5
     """
-    _check(gpus, retries)
-    ray = _imported(address)
+    check_asked(gpus, retries)
+    ray = import_ray(address)
     if not items:
         return
     here = os.getcwd()
@@ -165,19 +100,21 @@ def share_out(
                     _refuse_if_nowhere(ray.nodes(), needed)
                 for reference in done:
                     item = waiting.pop(reference)
-                    yield item, _result(ray, reference, f"{what} {item}")
+                    yield item, _result(ray, reference, f"{what} {getattr(item, 'name', item)}")
         finally:
             for reference in waiting:
                 ray.cancel(reference, force=True)
 
 
-def _check(gpus: float | None, retries: int) -> None:
+def check_asked(gpus: float | None, retries: int) -> None:
+    """Refuse numbers below 0."""
     for name, value in (("gpus", gpus), ("retries", retries)):
         if value is not None and not value >= 0:
             raise InputError(name, value, "at least 0")
 
 
-def _imported(address: str | None = None) -> Any:
+def import_ray(address: str | None = None) -> Any:
+    """Import Ray, which takes seconds, such that it is as quiet as the rest of Holdfast."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
     if _address(address) == "local":
         # On every system, what is started here listens to this machine alone. It is read on import.
@@ -200,6 +137,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
         return
     address = _address(address)
+    _refuse_if_nobody(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # Ray puts the current folder on its processes' path: an empty one brings no strange modules.
     with tempfile.TemporaryDirectory() as empty:
@@ -222,6 +160,17 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _refuse_if_nobody(address: str) -> None:
+    """Ask for a minute at most, where Ray would for a quarter of an hour."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "://" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=60).close()
+    except (OSError, OverflowError) as error:
+        raise HoldfastError(f"Ray cannot be reached at {address} ({error})") from error
 
 
 def _refuse_if_nowhere(nodes: Sequence[dict[str, Any]], needed: dict[str, float]) -> None:
@@ -275,33 +224,3 @@ def _prepared(sent: bytes) -> Callable[[Any], Any]:
     torch.set_num_threads(threads)
     datasets.disable_progress_bars()
     return pickle.loads(work)
-
-
-@dataclass(frozen=True)
-class _Shards:
-    """Audits shards; loads model and data when it audits the first."""
-
-    sent: tuple[bytes, ...]
-    settings: bytes
-
-    def __call__(self, number: int) -> dict[str, bytes]:
-        """Return the files that a shard comes to, by name."""
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder)
-            (out / "settings.yaml").write_bytes(self.settings)
-            running = Running(*self._loaded[:3], out, self._loaded[3])
-            try:
-                running.claim()
-            except HoldfastError as error:
-                here = platform.node()
-                raise HoldfastError(f"{here} has not the same model and data ({error})") from error
-            running.share(number, running.count)
-            kept = [*out.glob("candidates-*"), *out.glob("part-*")]
-            return {file.name: file.read_bytes() for file in kept}
-
-    @cached_property
-    def _loaded(self) -> tuple[Audit, nn.Module, ImageDataset, dict[str, str]]:
-        audit, load_model, load_data = map(pickle.loads, self.sent)
-        device = local_device(0) if _imported().get_gpu_ids() else torch.device("cpu")
-        data = load_data()
-        return placed(audit, device), load_model().to(device), data, digests_of(data)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from holdfast.cli.engine_options import add_engine_options, take_engine
 from holdfast.cli.model_options import (
     MODEL_HELP,
     add_model_options,
@@ -14,6 +15,7 @@ from holdfast.cli.model_options import (
 )
 from holdfast.cli.options import make_parser, split
 from holdfast.cli.report import show
+from holdfast.errors import HoldfastError
 
 __all__ = ["audit", "examine"]
 
@@ -39,6 +41,7 @@ def audit(arguments: list[str]) -> None:
         help="The folder that gets a folder audit. (default: the run's, runs/MODEL)",
     )
     parser.add_argument("--devices", type=int, default=1, help="How many GPUs, or processes.")
+    add_engine_options(parser)
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
     asked = split(parser, arguments, groups=("data", "audit", "model"))
     if asked is None:
@@ -46,22 +49,37 @@ def audit(arguments: list[str]) -> None:
     options, overrides = asked
     if names_code(options):
         import_from_here()
-    folder = examine(overrides=overrides, **vars(options))
+    words = dict(vars(options))
+    folder = examine(overrides=overrides, ray=take_engine(words), **words)
     if os.environ.get("RANK", "0") != "0":
         return  # of the processes that torchrun has started, the first one speaks
     show([folder])
     print(f"Next: holdfast report {folder}")
 
 
-def examine(model: str, quiet: bool, devices: int = 1, **words: Any) -> Path:
+def examine(
+    model: str,
+    quiet: bool,
+    devices: int = 1,
+    ray: dict[str, Any] | None = None,
+    **words: Any,
+) -> Path:
     """Audit what `assign` makes of the words; return the folder for `report`."""
     import datasets
 
     from holdfast.audit.assignment import assign
     from holdfast.audit.devices import audit_on
+    from holdfast.audit.ray_audit import audit_on_ray
 
+    if ray is not None and devices != 1:
+        raise HoldfastError(
+            "--devices is not for --engine ray, which uses all that its cluster has"
+        )
     datasets.disable_progress_bars()
     job = assign(model, **words)
-    out = job.folder / "audit"
-    audit_on(devices, job.audit, job.load_model, job.load_data, out, progress=not quiet)
+    given = job.audit, job.load_model, job.load_data, job.folder / "audit"
+    if ray is None:
+        audit_on(devices, *given, progress=not quiet)
+    else:
+        audit_on_ray(*given, **ray, progress=not quiet)
     return job.folder

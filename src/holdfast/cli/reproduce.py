@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from holdfast.cli.engine_options import add_engine_options, take_engine
 from holdfast.cli.options import make_parser, split
 from holdfast.errors import HoldfastError, InputError
 
@@ -41,11 +42,13 @@ def reproduce(arguments: list[str]) -> None:
     parser.add_argument(
         "--out", type=str, default="runs/studies", help="The folder that all studies share."
     )
+    add_engine_options(parser)
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
     asked = split(parser, arguments, groups=("data", "model", "optimizer", "audit"))
     if asked is None:
         return
     options, overrides = asked
+    ray = take_engine(vars(options))
 
     from holdfast import studies
 
@@ -64,10 +67,10 @@ def reproduce(arguments: list[str]) -> None:
         options.explained,
     )
     command = shlex.join(["holdfast", "reproduce", *arguments])
-    _show(job, options.study, command, quiet=options.quiet)
+    _show(job, options.study, command, quiet=options.quiet, ray=ray)
 
 
-def _show(job: Any, name: str, command: str, *, quiet: bool) -> None:
+def _show(job: Any, name: str, command: str, *, quiet: bool, ray: dict[str, Any] | None) -> None:
     import datasets
 
     from holdfast import studies
@@ -75,7 +78,7 @@ def _show(job: Any, name: str, command: str, *, quiet: bool) -> None:
     from holdfast.studies.tables import to_latex, to_markdown
 
     datasets.disable_progress_bars()
-    made = studies.reproduce(name, job, command=command, progress=not quiet)
+    made = studies.reproduce(name, job, ray=ray, command=command, progress=not quiet)
     print(f"{job.study.title} ({job.study.source})")
     print(*filter(None, [job.terms, job.study.note]), sep="\n")
     print(f"\n{to_markdown(made.table)}\n\n{to_latex(made.table)}\n")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from holdfast.audit import share_out
 from holdfast.files import whole
 from holdfast.studies.cells import Cell, run_cell, stages
 from holdfast.studies.measured import Results, measured
@@ -45,6 +47,7 @@ def reproduce(
     job: Reproduction,
     *,
     run: Callable[[Cell], None] | None = None,
+    ray: Mapping[str, Any] | None = None,
     command: str = "",
     progress: bool = False,
 ) -> Written:
@@ -60,6 +63,9 @@ def reproduce(
         The study, and how it is to be made.
     run : callable, optional
         Runs a cell; `run_cell` in this process by default.
+    ray : mapping, optional
+        Let Ray run cells that do not need each other at the same time: what
+        `holdfast.audit.share_out` takes, such as ``{"address": "first:6379"}``.
     command : str
         What makes the study again, to be shown on its page.
     progress : bool
@@ -78,6 +84,11 @@ def reproduce(
     ['index.html', 'table.md', 'table.tex']
     """
     for stage in stages(cells(job)):
+        if ray is not None:
+            for cell, _ in share_out(run_cell, stage, "cell", **ray):
+                if progress:
+                    print(f"{cell.name} is done", flush=True)
+            continue
         for cell in stage:
             run_cell(cell, progress=progress) if run is None else run(cell)
     return write(name, job, command)
