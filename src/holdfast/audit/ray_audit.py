@@ -1,4 +1,4 @@
-"""An audit shared out by Ray: its shards are tasks, and one process alone writes into its folder."""
+"""An audit shared out by Ray: shards are tasks, and one process alone writes into the folder."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def audit_on_ray(
     >>> audit_on_ray(Audit(), model, data, "runs/art/audit", gpus=-1.0)
     Traceback (most recent call last):
         ...
-    holdfast.errors.InputError: gpus: expected at least 0, got -1.0
+    holdfast.contracts.InputError: gpus: expected at least 0, got -1.0
     """
     check_asked(gpus, retries)
     import_ray(address)

@@ -70,7 +70,7 @@ def share_out(
     >>> list(share_out(abs, [-1], gpus=-0.5))
     Traceback (most recent call last):
         ...
-    holdfast.errors.InputError: gpus: expected at least 0, got -0.5
+    holdfast.contracts.InputError: gpus: expected at least 0, got -0.5
     """
     check_asked(gpus, retries)
     ray = import_ray(address)
