@@ -12,12 +12,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import datasets
 import torch
 
-import holdfast
 from holdfast.audit.devices import pickled
 from holdfast.contracts import HoldfastError, InputError
 
@@ -78,7 +78,7 @@ def share_out(
         return
     here = os.getcwd()
     like_this = here, here in sys.path or "" in sys.path, torch.get_num_threads()
-    sent = pickle.dumps((*like_this, holdfast.__version__, pickled("work", work)))
+    sent = pickle.dumps((*like_this, version("holdfast"), pickled("work", work)))
     with _connected(ray, address):
         nodes = ray.nodes()
         if gpus is None:
@@ -207,10 +207,10 @@ def _do(sent: bytes, item: Any) -> Any:
 @lru_cache(maxsize=1)
 def _prepared(sent: bytes) -> Callable[[Any], Any]:
     """Make this process like the one that asks, once; return what is done to each item."""
-    folder, imports, threads, version, work = pickle.loads(sent)
+    folder, imports, threads, wanted, work = pickle.loads(sent)
     here = platform.node()
-    if holdfast.__version__ != version:
-        raise HoldfastError(f"{here} has Holdfast {holdfast.__version__}, and not {version}")
+    if version("holdfast") != wanted:
+        raise HoldfastError(f"{here} has Holdfast {version('holdfast')}, and not {wanted}")
     try:
         os.chdir(folder)
     except OSError as error:
