@@ -87,7 +87,7 @@ class Standardized(nn.Module):
     --------
     >>> model = Standardized(nn.Flatten())
     >>> model(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
-    tensor([[-0.7071,  0.7071]])
+    tensor([[-1.,  1.]])
     """
 
     def __init__(self, module: nn.Module) -> None:

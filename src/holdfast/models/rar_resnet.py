@@ -51,7 +51,7 @@ def rar_resnet(classes: int = 10, in_channels: int = 3) -> nn.Module:
     >>> import torch
     >>> network = rar_resnet(classes=17)
     >>> network(torch.rand(2, 3, 16, 32)).shape, sum(p.numel() for p in network.parameters())
-    (torch.Size([2, 17]), 75729)
+    (torch.Size([2, 17]), 75265)
     """
     return _RARNetwork(classes, in_channels)
 
