@@ -56,7 +56,7 @@ class TestOnThisMachine:
             dict(share_out(fail, [InputError("mine", 1, "another")]))
         assert (caught.value.argument, caught.value.came) == ("mine", 1)
         with pytest.raises(
-            HoldfastError, match=r"^piece mine failed \(KeyError: 'mine'\); what is"
+            HoldfastError, match=r"^piece 'mine' failed \(KeyError: 'mine'\); what is"
         ):
             dict(share_out(fail, [KeyError("mine")]))
         with pytest.raises(HoldfastError, match=r"piece 3 was lost \(.*\); what is done is kept"):
