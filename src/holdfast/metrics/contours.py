@@ -120,8 +120,8 @@ def box_from_contour(heat: Float[Tensor, "n h w"], threshold: float = 0.2) -> Fl
 
     Of the pixels of `grey_mask`, those that touch at sides or corners make a spot. Its area is that
     of the polygon through the centres of its outermost pixels, as OpenCV's ``contourArea`` has it:
-    holes count, and a line of pixels has none. Of equal areas it is the spot that begins first,
-    row by row.
+    holes count, and a line of pixels has none. Of equal areas it is the spot that begins last, row
+    by row, which OpenCV lists first.
 
     Parameters
     ----------
@@ -156,7 +156,8 @@ def box_from_contour(heat: Float[Tensor, "n h w"], threshold: float = 0.2) -> Fl
         if count:
             frames = ndimage.find_objects(spots)
             areas = [_area(spots[frame] == n) for n, frame in enumerate(frames, 1)]
-            rows, columns = frames[int(np.argmax(areas))]
+            # OpenCV lists contours from the last to the first.
+            rows, columns = frames[count - 1 - int(np.argmax(areas[::-1]))]
             box[:] = columns.start, rows.start, columns.stop, rows.stop
     return torch.from_numpy(boxes).to(heat.device)
 
