@@ -95,7 +95,9 @@ def alone_made(digits_model, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.harness), 2])
+@pytest.mark.parametrize(
+    "number", [1, *(pytest.param(n, marks=pytest.mark.harness) for n in (2, 3))]
+)
 def test_any_number_of_processes_has_the_records_of_one(number, digits_model, alone_made, tmp_path):
     records = audit_on(number, AUDIT, partial(load, digits_model), DATA, tmp_path, progress=False)
     assert records.equals(alone_made[0])

@@ -132,6 +132,7 @@ def read_as_records(out):
     return len([pq.ParquetFile(part).read() for part in out.glob("*.parquet")])
 
 
+@pytest.mark.harness
 def test_killed_at_ten_moments(audited, undisturbed, tmp_path):
     out, (expected, seconds) = tmp_path, undisturbed
     draw = random.Random(0)

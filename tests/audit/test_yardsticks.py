@@ -168,7 +168,9 @@ def test_chance_is_measured_once_for_each_map_and_eps(net, data, tmp_path, monke
     assert ("signs", "random_sign_kendall_tau") not in found
 
 
-@pytest.mark.parametrize("kind", [TOP, Ensemble(Gradient(), eps=0.1)])
+@pytest.mark.parametrize(
+    "kind", [TOP, pytest.param(Ensemble(Gradient(), eps=0.1), marks=pytest.mark.harness)]
+)
 def test_an_activation_out_of_reach_is_noticed(kind, net, data, tmp_path):
     hidden = nn.Sequential(*list(net[:2]), Positive(), net[3])
     with pytest.warns(StuckWarning, match="most steps of top had no direction"):

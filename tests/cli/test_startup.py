@@ -85,7 +85,7 @@ def evil(tmp_path):
     "arguments",
     [
         ["--help"],
-        ["roar", "run"],
+        pytest.param(["roar", "run"], marks=pytest.mark.harness),
         # As long as this, and by the same way.
         pytest.param(["report", "run"], marks=pytest.mark.harness),
         pytest.param(["list", "recipes"], marks=pytest.mark.harness),

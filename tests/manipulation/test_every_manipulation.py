@@ -41,9 +41,9 @@ EVERY = WALKS | {
     "random_search": lambda a, eps: RandomSearch(a, eps, queries=6),
     "ensemble": Ensemble,
 }
-every = pytest.mark.parametrize("name", list(EVERY))
+all_here = pytest.mark.parametrize("name", list(EVERY))
 # All attacks in turn take as long as all others of a test together.
-every_or_ensemble_in_the_harness = pytest.mark.parametrize(
+every = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.harness if name == "ensemble" else ()) for name in EVERY],
 )
@@ -88,7 +88,7 @@ def test_stays_in_the_ball_in_range_and_in_the_class(name, eps, relu_model, imag
     assert (outcome.similarity[lost] == 1).all()
 
 
-@every
+@all_here
 def test_reports_what_an_independent_judge_measures(name, relu_model, images, labels):
     outcome = EVERY[name](IG, 0.1)(relu_model, images, labels)
     assert outcome.preserved.any()
@@ -99,7 +99,7 @@ def test_reports_what_an_independent_judge_measures(name, relu_model, images, la
         assert outcome.similarity[i].item() == pytest.approx(tau, abs=1e-9)
 
 
-@every_or_ensemble_in_the_harness
+@every
 def test_result_does_not_depend_on_the_batch(name, relu_model, images, labels):
     attack = EVERY[name](IG, 0.1)
     together = attack(relu_model, images, labels)
@@ -221,7 +221,7 @@ def test_says_so_where_the_original_map_is_not_finite(name, own_errors):
         EVERY[name](Gradient(), 0.2)(Cliff(), images, torch.tensor([0, 0]))
 
 
-@every_or_ensemble_in_the_harness
+@every
 @settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 2**31),

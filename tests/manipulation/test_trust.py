@@ -45,6 +45,7 @@ def test_finds_nothing_against_an_honest_model(model, images):
     assert "Nothing speaks against" in str(trust)
 
 
+@pytest.mark.harness
 def test_figures_are_those_of_the_attacks_themselves(model, images):
     labels = model(images).argmax(1)
     trust = check(model, images, labels, RANK, **QUICK)
@@ -62,6 +63,7 @@ def test_figures_are_those_of_the_attacks_themselves(model, images):
     assert trust.figures["correct_pgd"] == pytest.approx(right)
 
 
+@pytest.mark.harness
 def test_sees_saturated_gradients(images):
     """A classifier that rounds its input is masked: no gradient, but not robust."""
 
@@ -118,6 +120,7 @@ def test_refuses_targets_that_depend_on_the_other_images(model, images, own_erro
         check(model, images, model(images).argmax(1), shuffled)
 
 
+@pytest.mark.harness
 def test_figures_are_image_by_image(model, images):
     labels = model(images).argmax(1)
     figures = trust_figures(model, images, labels, RANK, **QUICK)

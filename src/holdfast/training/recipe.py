@@ -18,6 +18,7 @@ argument is a trained model, a teacher, the recipe names the folder of its run::
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -157,13 +158,19 @@ def recipe_names() -> list[str]:
     >>> "mnist/art" in recipe_names()
     True
     """
+    return list(_shipped())
+
+
+@functools.cache
+def _shipped() -> tuple[str, ...]:
     root = resources.files("holdfast.training") / "recipes"
-    return sorted(
+    names = (
         f"{folder.name}/{file.name.removesuffix('.yaml')}"
         for folder in root.iterdir()
         for file in folder.iterdir()
         if file.name.endswith(".yaml")
     )
+    return tuple(sorted(names))
 
 
 def read_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -123,8 +123,8 @@ def to_settings(part: Any) -> Any:
 
     Examples
     --------
-    >>> to_settings(objectives.UniformNoise(eps=0.1))
-    {'class_path': 'holdfast.objectives.uniform_noise.UniformNoise', 'init_args': {'eps': 0.1}}
+    >>> to_settings(objectives.UniformNoise(eps=0.1))["init_args"]
+    {'eps': 0.1, 'draw': 'corners'}
     """
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         fields = {f.name: to_settings(getattr(part, f.name)) for f in dataclasses.fields(part)}
