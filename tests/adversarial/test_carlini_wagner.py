@@ -40,6 +40,7 @@ def test_moves_pixels_that_begin_at_their_limits():
         assert float((found - image).norm()) == pytest.approx(np.sqrt(solved.fun), rel=0.02)
 
 
+@pytest.mark.harness
 def test_near_the_best_that_is_known_on_digits(digits):
     model, images, labels = digits
     attacked = CarliniWagner()(model, images, labels)

@@ -63,6 +63,7 @@ def mean(values):
     return sum(values.values()) / len(values)
 
 
+@pytest.mark.harness
 def test_records_say_how_far_images_moved(net, data, tmp_path):
     found = audited(net, data, tmp_path, attacks={"pgd": PGD_})
     images, labels = data.batch(range(16))["images"], data.batch(range(16))["labels"]

@@ -56,7 +56,7 @@ def test_interrupted_at_random(name, command, given, tmp_path, record_property):
     assert sum(count.values()) >= case.kills
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("way", [pytest.param("SIGKILL", marks=pytest.mark.harness), "SIGTERM"])
 def test_a_training_is_killed_at_the_command(way, command, tmp_path):
     case = cases(None)["train, natural"]
     expected, seconds = undisturbed(command, case, tmp_path / "whole")

@@ -55,6 +55,7 @@ def test_says_which_attack_found_each(model, images):
     assert {name for i, name in enumerate(outcome.found_by) if i != 2} <= SOURCES
 
 
+@pytest.mark.harness
 def test_a_spent_budget_still_gives_an_answer(model, images, monkeypatch):
     monkeypatch.setattr(ensemble, "RESTARTS", 0)  # they take most of the time
     images = images[:3]
@@ -113,6 +114,7 @@ def test_spends_its_budget_on_random_search_where_there_is_no_direction(model, i
     assert torch.equal(outcome.images[:3], plain.images)
 
 
+@pytest.mark.harness
 def test_attacks_our_own_deep_lift(model, images, monkeypatch):
     monkeypatch.setattr(ensemble, "RESTARTS", 0)  # they take most of the time
     images = images[:2]

@@ -224,6 +224,7 @@ def test_numba_is_imported_only_by_kendall(imported: frozenset[str]) -> None:
     assert "numba" in sys.modules
 
 
+@pytest.mark.harness
 def test_kendall_works_where_no_compiled_code_can_be_kept() -> None:
     program = (
         "import numba.core.caching as caching\n"
