@@ -13,6 +13,7 @@ from typing import Any
 from holdfast import plain_yaml
 from holdfast.contracts import HoldfastError, InputError, check_positive
 from holdfast.studies.cells import Auditing, Cell, Retraining, Training, stages
+from holdfast.studies.given import described
 from holdfast.studies.scale import LEAST_IMAGES, check_scale, rule, scaled_count
 from holdfast.studies.study import Row, Study
 from holdfast.training.recipe import overlay, read_recipe
@@ -85,12 +86,20 @@ class Reproduction:
 
     @property
     def terms(self) -> str:
-        """Say at which scale the study is made, and what was changed for all rows."""
+        """Say at which scale the study is made, what was changed, and which models were there."""
         said = rule(self.scale, self.limit, self.explained)
-        if not self.overrides:
-            return said
-        changes = ", ".join(f"{key} {value}" for key, value in self.overrides.items())
-        return f"{said} Changed in all rows: {changes}."
+        if self.overrides:
+            changes = ", ".join(f"{key} {value}" for key, value in self.overrides.items())
+            said += f" Changed in all rows: {changes}."
+        if self.runs:
+            rows = self.study.rows
+            models = "; ".join(
+                f"{row}: {described(rows[row], Path(folder))}"
+                for row, folders in self.runs.items()
+                for folder in folders
+            )
+            said += f" Not trained by this study: {models}."
+        return said
 
     def audits(self, row: str) -> list[Auditing]:
         """Return a row's audits, one a seed; none where ROAR is what the study does."""

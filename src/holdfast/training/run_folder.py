@@ -14,7 +14,7 @@ from holdfast import plain_yaml
 from holdfast.errors import HoldfastError
 from holdfast.training.checkpoints import LAST, PREVIOUS, newest
 
-__all__ = ["CONFIG", "MODEL", "Earlier", "check_free", "earlier"]
+__all__ = ["CONFIG", "MODEL", "Earlier", "check_free", "earlier", "flat"]
 
 CONFIG, MODEL, CHECKPOINTS = "config.yaml", "model.safetensors", "checkpoints"
 
@@ -97,6 +97,17 @@ def earlier(out: Path, bound: Mapping[str, Any]) -> Earlier | None:
     return None
 
 
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name each setting by its dotted key, as the command line does.
+
+    Examples
+    --------
+    >>> flat({"objective": {"class_path": "ART", "init_args": {"weight": 0.5}}, "seed": 0})
+    {'objective.class_path': 'ART', 'objective.weight': 0.5, 'seed': 0}
+    """
+    return dict(_named(settings))
+
+
 def _recipe_and_weights(file: Path) -> tuple[str, dict[str, Tensor]] | None:
     """Read what a model was trained by, and its weights; None where it cannot be read."""
     try:
@@ -109,7 +120,7 @@ def _recipe_and_weights(file: Path) -> tuple[str, dict[str, Tensor]] | None:
 
 def _check_same(begun: str, recipe: str, out: Path) -> None:
     before, now = (
-        dict(_flat(plain_yaml.parse(text, f"the recipe that {out} was begun by")))
+        flat(plain_yaml.parse(text, f"the recipe that {out} was begun by"))
         for text in (begun, recipe)
     )
     missing = object()
@@ -144,11 +155,10 @@ def _may_differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     )
 
 
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name each setting by its dotted key, as the command line does."""
+def _named(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if not isinstance(tree, Mapping) or not tree:
         yield prefix.removesuffix("."), tree
         return
     for key, value in tree.items():
         # The command line leaves out the init_args between a class and its arguments.
-        yield from _flat(value, prefix if key == "init_args" else f"{prefix}{key}.")
+        yield from _named(value, prefix if key == "init_args" else f"{prefix}{key}.")
