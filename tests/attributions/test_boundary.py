@@ -55,15 +55,6 @@ def images():
     return torch.rand(5, 2, 5, 5, dtype=torch.float64)
 
 
-@pytest.fixture
-def model(relu_model, images):
-    """The ReLU model with boundaries between all classes near the images."""
-    relu_model.last.weight.data *= 5
-    with torch.no_grad():
-        relu_model.last.bias -= relu_model(images).mean(0)
-    return relu_model
-
-
 def vector(*values):
     return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
 

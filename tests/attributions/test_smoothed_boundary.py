@@ -27,15 +27,6 @@ def images():
     return torch.rand(5, 2, 5, 5, dtype=torch.float64)
 
 
-@pytest.fixture
-def model(relu_model, images):
-    """The ReLU model with boundaries between all classes near the images."""
-    relu_model.last.weight.data *= 5
-    with torch.no_grad():
-        relu_model.last.bias -= relu_model(images).mean(0)
-    return relu_model
-
-
 def test_by_default_the_search_is_the_published_one(model, images):
     """PGD of at most 40 steps, gradients summed over 50 copies, until under 10 % are left."""
     method = BoundarySmoothGrad(seed=3)

@@ -7,7 +7,7 @@ many of them the model still gets right.
 from holdfast.adversarial.accuracy import accuracy, correct
 from holdfast.adversarial.apgd import APGD
 from holdfast.adversarial.ball import L2Ball, LinfBall, Norm, ball
-from holdfast.adversarial.boundary import Boundary, BoundarySearch
+from holdfast.adversarial.boundary import BoundarySearch
 from holdfast.adversarial.carlini_wagner import CarliniWagner
 from holdfast.adversarial.corruptions import (
     CORRUPTIONS,
@@ -20,6 +20,7 @@ from holdfast.adversarial.fgsm import FGSM
 from holdfast.adversarial.halfspace import nearest_in_halfspace
 from holdfast.adversarial.pgd import PGD
 from holdfast.adversarial.pipeline import BoundaryPipeline
+from holdfast.adversarial.searching import Boundary
 from holdfast.adversarial.slope import slope
 from holdfast.adversarial.smoothed import SmoothedPGD
 from holdfast.adversarial.spatial import Spatial

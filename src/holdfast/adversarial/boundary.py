@@ -7,48 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from holdfast.adversarial.halfspace import nearest_in_halfspace
-from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
+from holdfast.adversarial.searching import Boundary, searched
+from holdfast.adversarial.slope import directionless, slope
 from holdfast.contracts import (
-    check_images,
     check_labels,
     check_positive,
-    check_precision,
     checked,
-    chunks,
-    default_chunk,
     generators,
 )
-from holdfast.models import classify, evaluating
+from holdfast.models import classify
 
-__all__ = ["Boundary", "BoundarySearch"]
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """The nearest points of another class that a search found, image by image.
-
-    Attributes
-    ----------
-    points : Tensor
-        The points, beyond the boundary, ``(N, C, H, W)`` in [0, 1]. Where none was found, the image
-        itself, or the point where a search says that it ends.
-    distances : Tensor
-        The Euclidean distance of each point from its image, ``(N,)``, in pixel units on [0, 1],
-        over all pixels and channels together. Infinite where no point was found.
-    labels : Tensor
-        The class of each point, ``(N,)``.
-    found : Tensor
-        Whether a point of another class was found, ``(N,)``, bool.
-    """
-
-    points: Float[Tensor, "n c h w"]
-    distances: Float[Tensor, " n"]
-    labels: Integer[Tensor, " n"]
-    found: Bool[Tensor, " n"]
+__all__ = ["BoundarySearch"]
 
 
 @dataclass(frozen=True)
@@ -129,19 +102,8 @@ class BoundarySearch:
         Without labels, for a class other than the predicted one. An image that the model does not
         assign to its label comes back as its own point, found, at distance 0.
         """
-        check_images(images)
-        check_precision(images)
-        if labels is not None:
-            check_labels(labels, len(images))
-        size = self.chunk or default_chunk(images, max(1, self.restarts))
-        with evaluating(model):
-            parts = [
-                self._search(model, images[part].detach(), None if labels is None else labels[part])
-                for part in chunks(len(images), size)
-            ]
-        points, distances, classes, stuck = (torch.cat(part) for part in zip(*parts, strict=True))
-        warn_if_stuck(self, stuck)
-        return Boundary(points, distances, classes, distances.isfinite())
+        copies = max(1, self.restarts)
+        return searched(self, self._search, model, images, labels, chunk=self.chunk, copies=copies)
 
     def _search(
         self, model: nn.Module, images: Tensor, labels: Tensor | None

@@ -14,22 +14,16 @@ from torch import Tensor, nn
 from holdfast.adversarial.accuracy import check_logits
 from holdfast.adversarial.apgd import APGD
 from holdfast.adversarial.ball import Norm
-from holdfast.adversarial.boundary import Boundary
 from holdfast.adversarial.carlini_wagner import CarliniWagner
 from holdfast.adversarial.margin import beyond_rounding
 from holdfast.adversarial.pgd import PGD
-from holdfast.adversarial.slope import warn_if_stuck
+from holdfast.adversarial.searching import Boundary, searched
 from holdfast.contracts import (
     InputError,
-    check_images,
-    check_labels,
     check_positive,
-    check_precision,
     checked,
-    chunks,
-    default_chunk,
 )
-from holdfast.models import classify, evaluating
+from holdfast.models import classify
 
 __all__ = ["BoundaryPipeline"]
 
@@ -133,18 +127,7 @@ class BoundaryPipeline:
         assign to its label comes back as its own point, found, at distance 0. Warns where most
         steps of all attacks had no direction.
         """
-        check_images(images)
-        check_precision(images)
-        if labels is not None:
-            check_labels(labels, len(images))
-        with evaluating(model):
-            parts = [
-                self._search(model, images[part].detach(), None if labels is None else labels[part])
-                for part in chunks(len(images), self.chunk or default_chunk(images))
-            ]
-        points, distances, classes, stuck = (torch.cat(part) for part in zip(*parts, strict=True))
-        warn_if_stuck(self, stuck)
-        return Boundary(points, distances, classes, distances.isfinite())
+        return searched(self, self._search, model, images, labels, chunk=self.chunk)
 
     def _search(
         self, model: nn.Module, images: Tensor, labels: Tensor | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Integer
@@ -11,19 +12,17 @@ from torch.nn import functional as F
 
 from holdfast.adversarial.accuracy import check_logits, right
 from holdfast.adversarial.ball import Norm, ball
-from holdfast.adversarial.boundary import Boundary
-from holdfast.adversarial.slope import directionless, slope, warn_if_stuck
+from holdfast.adversarial.searching import Boundary, searched
+from holdfast.adversarial.slope import directionless, slope
 from holdfast.contracts import (
     InputError,
     check_images,
-    check_labels,
     check_positive,
-    check_precision,
     checked,
     chunks,
     default_chunk,
 )
-from holdfast.models import classify, evaluating
+from holdfast.models import classify
 
 __all__ = ["SmoothedPGD"]
 
@@ -127,27 +126,15 @@ class SmoothedPGD:
             is its own point, found at distance 0.
         """
         check_images(images)
-        check_precision(images)
         if noise.ndim != 4 or noise.shape[1:] != images.shape[1:] or not len(noise):
             expected = f"shape (M, {', '.join(map(str, images.shape[1:]))}), M at least 1"
             raise InputError("noise", f"shape {tuple(noise.shape)}", expected)
-        if labels is not None:
-            check_labels(labels, len(images))
-        noise = noise.to(images)
-        size = self.chunk or default_chunk(images)
-        with evaluating(model):
-            parts = [
-                self._search(
-                    model, images[part].detach(), noise, None if labels is None else labels[part]
-                )
-                for part in chunks(len(images), max(1, size // len(noise)))
-            ]
-        points, distances, classes, stuck = (torch.cat(part) for part in zip(*parts, strict=True))
-        warn_if_stuck(self, stuck)
-        return Boundary(points, distances, classes, distances.isfinite())
+        size = max(1, (self.chunk or default_chunk(images)) // len(noise))
+        search = partial(self._search, noise.to(images))
+        return searched(self, search, model, images, labels, chunk=size)
 
     def _search(
-        self, model: nn.Module, images: Tensor, noise: Tensor, labels: Tensor | None
+        self, noise: Tensor, model: nn.Module, images: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch.no_grad():
             logits = classify(model, images)

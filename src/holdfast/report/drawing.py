@@ -1,4 +1,4 @@
-"""Figures and pictures as they stand in the page: SVG in its colours, PNG and JPEG as addresses."""
+"""How pages are made: their templates, figures as SVG in their colours, pictures as addresses."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import base64
 import io
 import re
 
+import jinja2
 import numpy as np
 from jaxtyping import Float
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -15,7 +17,7 @@ from matplotlib.image import imsave
 from holdfast import plot
 from holdfast.report import curves, figures
 
-__all__ = ["data_address", "inline_svg"]
+__all__ = ["data_address", "inline_svg", "page_templates"]
 
 # The colours of the figures, which inline SVG may take from the page, and so follow its dark mode.
 SVG_COLOURS = {
@@ -26,6 +28,26 @@ SVG_COLOURS = {
 }
 # Pictures beyond this side are photographs, mostly, and far smaller as JPEG.
 SMALL = 96
+
+
+def page_templates(*packages: str) -> jinja2.Environment:
+    """Open the templates of packages of Holdfast; text in them is escaped, figures become SVG.
+
+    Examples
+    --------
+    >>> page_templates("report").from_string("{{ text }}").render(text="<b>")
+    '&lt;b&gt;'
+    """
+    loaders = [jinja2.PackageLoader(f"holdfast.{package}") for package in packages]
+    templates = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    templates.filters["svg"] = lambda figure, name: Markup(inline_svg(figure, name))
+    return templates
 
 
 def inline_svg(figure: Figure, name: str) -> str:

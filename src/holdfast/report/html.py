@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from holdfast.contracts import InputError
 from holdfast.files import whole
 from holdfast.report.contents import contents
-from holdfast.report.drawing import data_address, inline_svg
+from holdfast.report.drawing import data_address, page_templates
 from holdfast.report.glance import glance
 from holdfast.report.headline import headline
 from holdfast.report.records import AuditedRun
@@ -125,19 +125,12 @@ def write_report(
 
 
 def _template() -> jinja2.Template:
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("holdfast.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    templates = page_templates("report")
     templates.filters |= {
         "address": data_address,
         "breakable": _breakable,
         "capitalized": capitalized,
         "many": many,
-        "svg": lambda figure, name: Markup(inline_svg(figure, name)),
     }
     templates.globals |= {
         "is_struck": is_struck,

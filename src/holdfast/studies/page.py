@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 import holdfast
 from holdfast.files import whole
-from holdfast.report.drawing import inline_svg
+from holdfast.report.drawing import page_templates
 from holdfast.studies.figures import plots
 from holdfast.studies.measured import Results
 from holdfast.studies.orderings import Ordering, counted
@@ -43,24 +40,28 @@ def write_page(
     job = results.job
     listed = [one for one in orderings if len(orderings) <= _TOLD or one.verdict != "confirmed"]
     first = next(iter(results.values.values()))
-    text = _template().render(
-        title=job.study.title,
-        source=job.study.source,
-        note=job.study.note,
-        lead=_lead(table, orderings),
-        rule=job.terms,
-        facts=[
-            f"{len(job.study.shown)} rows",
-            f"{len(first.each)} seed{'s' * (len(first.each) != 1)}",
-        ],
-        table=table,
-        orderings=[(one, _verdict_text(one)) for one in listed],
-        plots=plots(results),
-        folders=[
-            (row, [str(cell.folder) for cell in job.measuring(row)]) for row in job.study.shown
-        ],
-        command=command,
-        holdfast=holdfast.__version__,
+    text = (
+        page_templates("studies", "report")
+        .get_template("study.html.j2")
+        .render(
+            title=job.study.title,
+            source=job.study.source,
+            note=job.study.note,
+            lead=_lead(table, orderings),
+            rule=job.terms,
+            facts=[
+                f"{len(job.study.shown)} rows",
+                f"{len(first.each)} seed{'s' * (len(first.each) != 1)}",
+            ],
+            table=table,
+            orderings=[(one, _verdict_text(one)) for one in listed],
+            plots=plots(results),
+            folders=[
+                (row, [str(cell.folder) for cell in job.measuring(row)]) for row in job.study.shown
+            ],
+            command=command,
+            holdfast=holdfast.__version__,
+        )
     )
     with whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="replace")
@@ -79,16 +80,3 @@ def _verdict_text(ordering: Ordering) -> str:
     if ordering.low is not None and ordering.high is not None:
         ends = f" ({ordering.low:.4g} to {ordering.high:.4g})"
     return f"{ordering.difference:.4g}{ends}".replace("-", "−")
-
-
-def _template() -> jinja2.Template:
-    loaders = [jinja2.PackageLoader(f"holdfast.{package}") for package in ("studies", "report")]
-    templates = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    templates.filters["svg"] = lambda figure, name: Markup(inline_svg(figure, name))
-    return templates.get_template("study.html.j2")
